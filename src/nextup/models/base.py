@@ -1,0 +1,178 @@
+"""The contract every recommender fulfils, and the register of those that exist.
+
+A model says what training minimises (`loss`), what a history is turned into (`query`) and where
+the items stand in the same space (`item_vectors`, `item_bias`). Scores are the product of the
+two, so ranking, top-k, export and imitation are written once, for all. A model whose scores do
+not factor (a transition count) overrides `scores`.
+
+A new model is one file with one class below `@register`, and one recipe.
+"""
+
+from __future__ import annotations
+
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from nextup.data.batches import Batch, TargetMode
+from nextup.data.negatives import NegativeSampler
+from nextup.data.sequences import Sequences
+from nextup.errors import ConfigError, suggest
+
+
+class ModelConfig(BaseModel):
+    """Base of all typed settings of a model; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    max_length: int = 50
+    """The most items of a history that the model reads (its latest)."""
+
+
+@dataclass
+class Losses:
+    """What a training step minimises: the total, and its named parts for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Recommender(nn.Module):
+    """Base of all recommenders.
+
+    Parameters
+    ----------
+    config
+        The model's typed settings.
+    n_items
+        Items of the catalogue; they are numbered ``1..n_items``, 0 is padding.
+    """
+
+    name: ClassVar[str]
+    """What the model is called on the command line."""
+    paper: ClassVar[str]
+    """Authors, title, venue."""
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    learns_by: ClassVar[Literal["gradient", "counting"]] = "gradient"
+
+    def __init__(self, config: ModelConfig, n_items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.n_items = n_items
+
+    # ---- learning -----------------------------------------------------------------------------
+    def count(self, train: Sequences) -> None:
+        """Learn from training histories in one pass (models with ``learns_by == "counting"``)."""
+        raise NotImplementedError(f"{self.name} learns by gradient")
+
+    @property
+    def targets(self) -> TargetMode:
+        """Which targets a training step has; see `TrainingStream`."""
+        return "every"
+
+    def negative_sampler(
+        self, train: Sequences, device: torch.device
+    ) -> NegativeSampler | None:
+        """Return what draws this model's negatives, or None if its loss needs none."""
+        return None
+
+    def loss(self, batch: Batch) -> Losses:
+        """Return what training minimises, as a mean over ``batch.target_total`` targets."""
+        raise NotImplementedError(f"{self.name} does not learn by gradient")
+
+    # ---- answering ----------------------------------------------------------------------------
+    def query(self, batch: Batch) -> Tensor:
+        """Turn each history of the batch into a vector: ``[B, D]``, in the batch's row order."""
+        raise NotImplementedError(f"the scores of {self.name} do not factor; use `scores`")
+
+    def item_vectors(self) -> Tensor:
+        """``[I + 1, D]``: the catalogue in the space of `query`; row 0 is padding."""
+        raise NotImplementedError(f"the scores of {self.name} do not factor; use `scores`")
+
+    def item_bias(self) -> Tensor | None:
+        """``[I + 1]``: added to the scores, or None."""
+        return None
+
+    @property
+    def factors(self) -> bool:
+        """Whether scores are `query` times `item_vectors` (else `scores` is overridden)."""
+        return type(self).scores is Recommender.scores
+
+    def scores(self, batch: Batch) -> Tensor:
+        """``[B, I + 1]``: a score for each item; column 0 is padding and never a candidate."""
+        scores = self.query(batch) @ self.item_vectors().T
+        bias = self.item_bias()
+        return scores if bias is None else scores + bias
+
+
+ModelType = TypeVar("ModelType", bound=type[Recommender])
+_REGISTER: dict[str, type[Recommender]] = {}
+
+
+def register(model: ModelType) -> ModelType:
+    """Enter a model class under its `name`; it then takes part in everything, tests included."""
+    _REGISTER[model.name] = model
+    return model
+
+
+def models() -> dict[str, type[Recommender]]:
+    """Return all registered models by name."""
+    import nextup.models  # noqa: F401  (importing the room registers its models)
+
+    return dict(sorted(_REGISTER.items()))
+
+
+def model_class(name: str) -> type[Recommender]:
+    """Return the model called `name`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none; names the nearest.
+    """
+    known = models()
+    if name not in known:
+        raise ConfigError(f"unknown model `{name}`{suggest(name, known)}")
+    return known[name]
+
+
+ConfigType = TypeVar("ConfigType", bound=BaseModel)
+
+
+def make_config(cls: type[ConfigType], values: dict[str, Any], where: str) -> ConfigType:
+    """Check `values` against a typed config, with an error a person can act on.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown key (names the nearest known) or a value out of range.
+    """
+    for key in values:
+        if key not in cls.model_fields:
+            raise ConfigError(f"{where}: unknown key `{key}`{suggest(key, cls.model_fields)}")
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        given = f" (given: {first['input']!r})" if first["loc"] else ""
+        raise ConfigError(f"{where}: `{key}`: {first['msg']}{given}") from None
+
+
+def make_model(name: str, n_items: int, settings: dict[str, Any] | None = None) -> Recommender:
+    """Build a fresh model from its name and settings (unknown settings are an error)."""
+    cls = model_class(name)
+    return cls(make_config(cls.Config, settings or {}, f"model {name}"), n_items)
+
+
+
+def item_counts(train: Sequences, n_items: int) -> np.ndarray:
+    """``int64[I + 1]``: how often each item occurs in the histories; entry 0 is 0."""
+    counts = np.bincount(train.items[train.positions()], minlength=n_items + 1)
+    counts[0] = 0
+    return counts
