@@ -1,3 +1,3 @@
 """One file a system; importing this room registers them all."""
 
-from nextup.models import popularity  # noqa: F401
+from nextup.models import gru4rec, markov, popularity, sasrec  # noqa: F401

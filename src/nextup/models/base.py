@@ -10,7 +10,6 @@ A new model is one file with one class below `@register`, and one recipe.
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -75,9 +74,7 @@ class Recommender(nn.Module):
         """Which targets a training step has; see `TrainingStream`."""
         return "every"
 
-    def negative_sampler(
-        self, train: Sequences, device: torch.device
-    ) -> NegativeSampler | None:
+    def negative_sampler(self, train: Sequences, device: torch.device) -> NegativeSampler | None:
         """Return what draws this model's negatives, or None if its loss needs none."""
         return None
 
@@ -168,7 +165,6 @@ def make_model(name: str, n_items: int, settings: dict[str, Any] | None = None) 
     """Build a fresh model from its name and settings (unknown settings are an error)."""
     cls = model_class(name)
     return cls(make_config(cls.Config, settings or {}, f"model {name}"), n_items)
-
 
 
 def item_counts(train: Sequences, n_items: int) -> np.ndarray:

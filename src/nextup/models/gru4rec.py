@@ -1,0 +1,113 @@
+"""GRU4Rec on whole histories: a gated recurrent network read out after every item.
+
+Hidasi, Karatzoglou, Baltrunas & Tikk, *Session-based Recommendations with Recurrent Neural
+Networks*, ICLR 2016. This is the padded-sequence form that most recommendation papers compare
+with: one history is one sequence, back-propagation through all of it, a target after every item,
+Adam. It departs from the authors' code, which trains session-parallel with one step of
+back-propagation, negatives shared by the batch, Adagrad and (2018) BPR-max.
+
+Padding never enters: the recurrence runs over packed sequences, so the state of a history does
+not depend on what it is batched with. Input and output share the item embedding (`tied`), as
+"constrained embedding" in the authors' code.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from nextup.data.batches import Batch
+from nextup.models.base import register
+from nextup.models.next_item import NextItemConfig, NextItemRecommender
+from nextup.nn.noise import Dropout
+
+
+class GRU4RecConfig(NextItemConfig):
+    """Settings of GRU4Rec."""
+
+    width: int = Field(64, ge=1, description="width of item embeddings")
+    hidden: int = Field(64, ge=1, description="width of the recurrent state")
+    layers: int = Field(1, ge=1, description="recurrent layers")
+    dropout: float = Field(0.3, ge=0, lt=1, description="on embedded inputs and on states")
+    tied: bool = Field(True, description="score with the input embedding")
+    bias: bool = Field(True, description="an own bias for each item")
+
+
+@register
+class GRU4Rec(NextItemRecommender):
+    """A GRU over the last `max_length` items."""
+
+    name = "gru4rec"
+    paper = "Hidasi et al., Session-based Recommendations with RNNs, ICLR 2016"
+    Config = GRU4RecConfig
+    config: GRU4RecConfig
+
+    def __init__(self, config: GRU4RecConfig, n_items: int) -> None:
+        super().__init__(config, n_items)
+        self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
+        self.input_drop, self.state_drop = Dropout(config.dropout), Dropout(config.dropout)
+        self.recurrence = nn.GRU(config.width, config.hidden, config.layers)
+        same = config.hidden == config.width
+        self.project: nn.Module = nn.Identity() if same else nn.Linear(config.hidden, config.width)
+        self.outputs = (
+            None if config.tied else nn.Embedding(n_items + 1, config.width, padding_idx=0)
+        )
+        self.bias = nn.Parameter(torch.zeros(n_items + 1)) if config.bias else None
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for name, parameter in self.recurrence.named_parameters():
+            if name.startswith("weight"):
+                for gate in parameter.chunk(3):
+                    nn.init.xavier_uniform_(gate)
+            else:
+                nn.init.zeros_(parameter)
+        for table in (self.items, self.outputs):
+            if table is not None:
+                nn.init.normal_(table.weight, std=0.02)
+                with torch.no_grad():
+                    table.weight[0].zero_()
+
+    def encode(self, batch: Batch, last_only: bool) -> Tensor:
+        """States of all tokens ``[N, width]``, or of each row's last ``[B, width]``."""
+        x = self.input_drop(self.items(batch.tokens))
+        order, sizes = time_major(batch.lengths)
+        index = torch.from_numpy(order).to(x.device)
+        output, _ = self.recurrence(PackedSequence(x[index], torch.from_numpy(sizes)))
+        states = torch.empty_like(output.data).index_copy(0, index, output.data)
+        if last_only:
+            states = states[batch.last_at]
+        result: Tensor = self.project(self.state_drop(states))
+        return result
+
+    def item_vectors(self) -> Tensor:
+        """``[I + 1, width]``: the table that states are compared with."""
+        return self.items.weight if self.outputs is None else self.outputs.weight
+
+    def item_bias(self) -> Tensor | None:
+        """``[I + 1]``: the bias of each item, if the settings ask for one."""
+        return self.bias
+
+
+def time_major(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order packed rows (ascending lengths) step by step, longest row first.
+
+    Returns
+    -------
+    tuple
+        ``int64[N]``, which packed token comes at each place, and ``int64[T]``, how many rows
+        are still running at each step: what `PackedSequence` needs.
+
+    Examples
+    --------
+    >>> order, sizes = time_major(np.array([1, 2]))
+    >>> order.tolist(), sizes.tolist()  # rows [0], [1, 2]
+    ([1, 0, 2], [2, 1])
+    """
+    ends = np.cumsum(lengths)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    step = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
+    return np.lexsort((-row, step)), np.bincount(step)

@@ -1,0 +1,137 @@
+"""What all neural next-item models share: targets, losses and negatives are settings, not code.
+
+A model of this family says how histories become states (`encode`) and which table the items
+stand in; which positions it learns from and which loss compares state and item is chosen by
+configuration, for every model alike. (Klenitskiy & Vasilev, RecSys 2023, and Petrov &
+Macdonald, RecSys 2022-23, show that these choices matter more than the architecture.)
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nextup.data.batches import Batch, TargetMode
+from nextup.data.negatives import NegativeSampler, PopularityNegatives, UniformNegatives
+from nextup.data.sequences import Sequences
+from nextup.models.base import Losses, ModelConfig, Recommender, item_counts
+from nextup.nn.linear_cross_entropy import linear_cross_entropy
+from nextup.nn.losses import bce_loss, bpr_loss, gbce_beta, sampled_softmax_loss
+
+
+class NextItemConfig(ModelConfig):
+    """Settings of every neural next-item model."""
+
+    loss: Literal["softmax", "sampled_softmax", "bce", "gbce", "bpr"] = Field(
+        "softmax", description="what training minimises; softmax is over the whole catalogue"
+    )
+    targets: TargetMode = Field(
+        "every",
+        description="which targets a step has: after every item, every prefix as its own sample, "
+        "or each history's last item only",
+    )
+    negatives: int = Field(1, ge=1, description="negatives for each target (not for softmax)")
+    negative_power: float = Field(
+        0.0, ge=0, le=1, description="sampled_softmax: draw items with probability count^power"
+    )
+    in_batch: bool = Field(
+        False, description="sampled_softmax: the step's other targets are negatives too"
+    )
+    logq: bool = Field(True, description="sampled_softmax: correct scores for the sampling")
+    calibration: float = Field(0.75, ge=0, le=1, description="gbce: t, 0 is plain BCE")
+    exclude_future: bool = Field(
+        False,
+        description="never draw a user's validation and test items as negatives, as the public "
+        "S3-Rec code does (a mild leak)",
+    )
+    output_precision: Literal["32", "bf16"] = Field(
+        "32", description="softmax: precision of the product with the whole catalogue"
+    )
+
+
+class NextItemRecommender(Recommender):
+    """Base of models that turn a history into a state and compare it with item vectors.
+
+    A subclass implements `encode` and `item_vectors`.
+    """
+
+    config: NextItemConfig
+
+    @property
+    def targets(self) -> TargetMode:
+        """The targets the settings ask for."""
+        return self.config.targets
+
+    def encode(self, batch: Batch, last_only: bool) -> Tensor:
+        """States of all tokens ``[N, D]``, or of each row's last ``[B, D]``."""
+        raise NotImplementedError
+
+    def query(self, batch: Batch) -> Tensor:
+        """``[B, D]``: the state after each row's last item."""
+        return self.encode(batch, last_only=True)
+
+    def negative_sampler(self, train: Sequences, device: torch.device) -> NegativeSampler | None:
+        """Return the sampler that the loss needs."""
+        config = self.config
+        if config.loss == "softmax":
+            return None
+        if config.loss == "sampled_softmax":
+            counts = item_counts(train, self.n_items)[1:]
+            return PopularityNegatives(
+                counts, config.negatives, config.negative_power, config.in_batch, device
+            )
+        return UniformNegatives(self.n_items, config.negatives, train, device)
+
+    def loss(self, batch: Batch) -> Losses:
+        """Mean loss over the step's targets."""
+        total, _ = self.target_losses(batch)
+        return Losses(total, {self.config.loss: total.detach()})
+
+    def target_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the mean over ``batch.target_total`` (with gradient) and the ``[M]`` losses."""
+        assert batch.targets is not None
+        states = self.encode(batch, last_only=self.targets != "every")
+        table = self.item_vectors()
+        bias = self.item_bias()
+        if self.config.loss == "softmax":
+            weights = torch.full_like(states[:, 0], 1.0 / batch.target_total)
+            bf16 = self.config.output_precision == "bf16"
+            return linear_cross_entropy(
+                states, table, batch.targets, weights, bias, torch.bfloat16 if bf16 else None
+            )
+        losses = self._sampled_losses(states, table, bias, batch)
+        return losses.sum() / batch.target_total, losses.detach()
+
+    def _sampled_losses(
+        self, states: Tensor, table: Tensor, bias: Tensor | None, batch: Batch
+    ) -> Tensor:
+        assert batch.targets is not None and batch.negatives is not None
+        positive = (states * torch.nn.functional.embedding(batch.targets, table)).sum(dim=1)
+        chosen = torch.nn.functional.embedding(batch.negatives, table)
+        if chosen.dim() == 2:  # one set for all targets
+            negative = states @ chosen.T
+        else:
+            negative = torch.einsum("md,mnd->mn", states, chosen)
+        if bias is not None:
+            positive, negative = positive + bias[batch.targets], negative + bias[batch.negatives]
+        match self.config.loss:
+            case "bce":
+                return bce_loss(positive, negative)
+            case "gbce":
+                count = self.config.negatives
+                beta = gbce_beta(count, self.n_items, self.config.calibration)
+                return bce_loss(positive, negative, beta)
+            case "bpr":
+                return bpr_loss(positive, negative)
+            case _:
+                return sampled_softmax_loss(
+                    positive,
+                    negative,
+                    targets=batch.targets,
+                    negatives=batch.negatives,
+                    target_log_q=batch.target_log_q if self.config.logq else None,
+                    negative_log_q=batch.negative_log_q if self.config.logq else None,
+                )

@@ -1,0 +1,132 @@
+"""Transformer blocks for packed sequences: the S3-family block and SASRec's original one.
+
+S3-family (Zhou et al., S3-Rec, CIKM 2020; shared by CoSeRec, SRMA and the SASRec baseline of the
+LMA4Rec paper): BERT's post-norm block. Original: Kang & McAuley, SASRec, ICDM 2018, whose
+published code normalises only the queries and adds the residual to the normalised query.
+
+Every block computes on packed tokens ``[N, d]``. Asked for the last item of each row only
+(`last_only`), it computes queries, residual and feed-forward for those rows alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nextup.nn.attention import packed_attention
+from nextup.nn.noise import Dropout
+from nextup.nn.packing import Packing
+
+
+class PostNormBlock(nn.Module):
+    """BERT-style block: ``x1 = LN(x + MHA(x))``, ``x2 = LN(x1 + FFN(x1))`` with exact GELU.
+
+    Parameters
+    ----------
+    width
+        Model width ``d``.
+    heads
+        Attention heads; must divide ``d``.
+    inner
+        Width of the feed-forward layer inside.
+    dropout, attention_dropout
+        After the two sub-layers, and on the attention probabilities.
+    causal
+        Whether items see only the past.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        attention_dropout: float,
+        causal: bool = True,
+    ) -> None:
+        super().__init__()
+        self.heads, self.causal, self.attention_dropout = heads, causal, attention_dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=1e-12)
+        self.expand = nn.Linear(width, inner)
+        self.contract = nn.Linear(inner, width)
+        self.output_norm = nn.LayerNorm(width, eps=1e-12)
+        self.attention_drop = Dropout(dropout)
+        self.output_drop: nn.Module = Dropout(dropout)
+
+    def forward(self, x: Tensor, packing: Packing, last_only: Tensor | None = None) -> Tensor:
+        """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
+        keys, values = self.key_value(x).chunk(2, dim=-1)
+        if last_only is not None:
+            x = x[last_only]
+        mixed = packed_attention(
+            self.query(x),
+            keys,
+            values,
+            packing,
+            heads=self.heads,
+            causal=self.causal,
+            last_only=last_only is not None,
+            dropout_rate=self.attention_dropout,
+            training=self.training,
+        )
+        x = self.attention_norm(x + self.attention_drop(self.output(mixed)))
+        inner = nn.functional.gelu(self.expand(x))
+        result: Tensor = self.output_norm(x + self.output_drop(self.contract(inner)))
+        return result
+
+
+class OriginalBlock(nn.Module):
+    """SASRec's published block: normalised queries, raw keys and values, ReLU feed-forward.
+
+    ``q = LN(x)``, ``y = LN(q + Attention(q, x, x))``, ``x' = y + FFN(y)``. No output projection;
+    the feed-forward layers are as wide as the model, each followed by dropout.
+
+    Parameters
+    ----------
+    width, heads, dropout
+        Model width, attention heads, and the one dropout rate used everywhere.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query_norm = nn.LayerNorm(width, eps=1e-8)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.inner_norm = nn.LayerNorm(width, eps=1e-8)
+        self.expand = nn.Linear(width, width)
+        self.contract = nn.Linear(width, width)
+        self.expand_drop, self.output_drop = Dropout(dropout), Dropout(dropout)
+
+    def forward(self, x: Tensor, packing: Packing, last_only: Tensor | None = None) -> Tensor:
+        """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
+        keys, values = self.key_value(x).chunk(2, dim=-1)
+        queries = self.query_norm(x if last_only is None else x[last_only])
+        mixed = packed_attention(
+            self.query(queries),
+            keys,
+            values,
+            packing,
+            heads=self.heads,
+            last_only=last_only is not None,
+            dropout_rate=self.dropout,
+            training=self.training,
+        )
+        y = self.inner_norm(queries + mixed)
+        inner = self.expand_drop(torch.relu(self.expand(y)))
+        result: Tensor = y + self.output_drop(self.contract(inner))
+        return result
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor, packing: Packing, last_at: Tensor | None = None
+) -> Tensor:
+    """Run all blocks; with `last_at` ``[B]`` the last one answers for those tokens only."""
+    for number, block in enumerate(blocks, start=1):
+        x = block(x, packing, last_at if number == len(blocks) else None)
+    if not len(blocks) and last_at is not None:
+        x = x[last_at]
+    return x
