@@ -1,0 +1,273 @@
+"""Scores of many histories, block by block: the one loop below ranking and top-k.
+
+A block of scores is made in a buffer small enough to stay in a core's cache, handed to a visitor
+and overwritten by the next. On a CPU each core works through batches of its own with one thread,
+so that no core waits for another at every small operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextup.data.batches import Batch, gather
+from nextup.data.sequences import Sequences
+from nextup.errors import NextupError
+
+CPU_BUFFER, DEVICE_BUFFER = 2 << 20, 512 << 20
+"""Bytes of one block of scores: on a CPU about a core's cache, on a device enough to fill it."""
+
+Progress = Callable[[int, int], None]
+"""Called with ``(cases done, cases in all)``."""
+
+
+class Settings(Protocol):
+    """What evaluation asks of a model's settings."""
+
+    @property
+    def max_length(self) -> int:
+        """The most items of a history that the model reads."""
+        ...
+
+
+class Scorer(Protocol):
+    """What evaluation asks of a model; every `nextup.models.Recommender` has it."""
+
+    n_items: int
+    training: bool
+
+    @property
+    def config(self) -> Settings:
+        """The model's settings."""
+        ...
+
+    @property
+    def factors(self) -> bool:
+        """Whether scores are `query` times `item_vectors` (plus `item_bias`)."""
+        ...
+
+    def query(self, batch: Batch) -> Tensor:
+        """``[B, D]``: each history as a vector."""
+        ...
+
+    def item_vectors(self) -> Tensor:
+        """``[I + 1, D]``: the catalogue; row 0 is padding."""
+        ...
+
+    def item_bias(self) -> Tensor | None:
+        """``[I + 1]``: added to the scores, or None."""
+        ...
+
+    def scores(self, batch: Batch) -> Tensor:
+        """``[B, I + 1]``: a score for each item."""
+        ...
+
+    def train(self, mode: bool = True) -> object:
+        """Switch between training and answering."""
+        ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """Scores of some cases; the scores are overwritten when the visit is over.
+
+    Parameters
+    ----------
+    cases
+        ``int64[c]`` on the host: whose scores they are (rows of the histories given).
+    scores
+        ``[c, I]``: column ``j`` is item ``j + 1``, so padding is not among them.
+    worker
+        Which worker made it: visits of one worker never overlap, so it names a visitor's buffers.
+    """
+
+    cases: NDArray[np.int64]
+    scores: Tensor
+    worker: int
+
+
+class Catalogue:
+    """A model's items, laid out once for many blocks of scores.
+
+    Parameters
+    ----------
+    model
+        A model whose scores factor.
+    only
+        ``int64[n]``: the item numbers wanted; None for all, in order.
+    """
+
+    def __init__(self, model: Scorer, only: Tensor | None = None) -> None:
+        vectors, bias = model.item_vectors(), model.item_bias()
+        vectors = vectors[1 : model.n_items + 1] if only is None else vectors[only]
+        self.has_bias = bias is not None
+        if bias is not None:  # as one more dimension; adding it to each block would be a pass more
+            bias = bias[1 : model.n_items + 1] if only is None else bias[only]
+            vectors = torch.cat([vectors, bias[:, None].to(vectors.dtype)], dim=1)
+        self.items = as_float(vectors).contiguous()
+        self.largest = float(self.items.norm(dim=1).max()) if len(self.items) else 0.0
+
+    def queries(self, model: Scorer, batch: Batch) -> Tensor:
+        """Return ``[B, D]`` queries that fit `items`, in the order of the batch's source.
+
+        Raises
+        ------
+        NextupError
+            If a score would not be finite.
+        """
+        queries = as_float(batch.in_source_order(model.query(batch))).to(self.items.dtype)
+        if self.has_bias:
+            queries = torch.cat([queries, queries.new_ones(len(queries), 1)], dim=1)
+        # |q . v| <= |q| |v|: two small checks stand for one of every score.
+        bound = float(queries.norm(dim=1).max()) * self.largest
+        if not bound < torch.finfo(self.items.dtype).max:
+            raise not_finite(model)
+        return queries
+
+
+def as_float(values: Tensor) -> Tensor:
+    """Return `values` in single precision, or unchanged in double."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def not_finite(model: object) -> NextupError:
+    """Return the error for a model whose scores are not numbers."""
+    name = getattr(model, "name", type(model).__name__)
+    return NextupError(
+        f"model {name}: scores are not finite (NaN or infinity), so nothing can be ranked; "
+        "its training diverged: train again with a lower learning rate or gradient clipping, "
+        "or use an earlier checkpoint"
+    )
+
+
+@contextmanager
+def answering(model: Scorer) -> Iterator[None]:
+    """Put the model into its answering mode for a while."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Let tensor operations use `n` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def visit_scores(
+    model: Scorer,
+    histories: Sequences,
+    visit: Callable[[Block], None],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    progress: Progress | None = None,
+) -> None:
+    """Score every item for every history, a block at a time.
+
+    Parameters
+    ----------
+    model
+        What scores, on `device`.
+    histories
+        ``m`` spans, none empty; read in order of length.
+    visit
+        Called with each block, from several threads at once but with different cases.
+    device
+        Where the model is.
+    batch_size
+        Histories encoded together.
+    progress
+        Called as cases are done.
+
+    Raises
+    ------
+    InputError
+        If a history is empty.
+    NextupError
+        If a score is not finite.
+    """
+    m, device = len(histories), torch.device(device)
+    if m == 0:
+        return
+    n_items, read = model.n_items, np.minimum(histories.lengths, model.config.max_length)
+    buffer_bytes = CPU_BUFFER if device.type == "cpu" else DEVICE_BUFFER
+    if not model.factors:  # such a model makes a whole batch of scores at once
+        batch_size = max(1, min(batch_size, 16 * buffer_bytes // (8 * (n_items + 1))))
+    order = np.argsort(read, kind="stable")
+    batches = [order[at : at + batch_size] for at in range(0, m, batch_size)]
+    workers = min(torch.get_num_threads(), len(batches)) if device.type == "cpu" else 1
+    items = torch.from_numpy(np.ascontiguousarray(histories.items)).to(device)
+    free: SimpleQueue[tuple[int, list[Tensor]]] = SimpleQueue()
+    for number in range(workers):
+        free.put((number, []))
+
+    def blocks(cases: NDArray[np.int64], worker: int, kept: list[Tensor]) -> Iterator[Block]:
+        batch = gather(
+            items, histories.starts[cases], histories.ends[cases], model.config.max_length
+        )
+        if catalogue is None:
+            scores = as_float(model.scores(batch))[:, 1 : n_items + 1]
+            # The sum is not finite if a score is not; it may also merely overflow.
+            if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
+                raise not_finite(model)
+            yield Block(cases[batch.rows], scores, worker)
+            return
+        queries = catalogue.queries(model, batch)
+        if not kept:
+            rows = max(1, buffer_bytes // (catalogue.items.element_size() * n_items))
+            kept.append(queries.new_empty(min(rows, batch_size, m), n_items))
+        for at in range(0, len(cases), len(kept[0])):
+            some = queries[at : at + len(kept[0])]
+            scores = torch.mm(some, catalogue.items.T, out=kept[0][: len(some)])
+            yield Block(cases[at : at + len(some)], scores, worker)
+
+    def work(cases: NDArray[np.int64]) -> int:
+        worker, kept = free.get()
+        try:
+            with torch.inference_mode():
+                for block in blocks(cases, worker, kept):
+                    visit(block)
+        finally:
+            free.put((worker, kept))
+        return len(cases)
+
+    with answering(model), torch.inference_mode():
+        catalogue = Catalogue(model) if model.factors else None
+        done = 0
+        if workers == 1:
+            for cases in batches:
+                done += work(cases)
+                if progress is not None:
+                    progress(done, m)
+            return
+        with torch_threads(1), ThreadPoolExecutor(workers) as pool:
+            pending = {pool.submit(work, cases) for cases in batches}
+            try:
+                while pending:
+                    timeout = None if progress is None else 0.1
+                    ready, pending = wait(pending, timeout, return_when=FIRST_EXCEPTION)
+                    done += sum(future.result() for future in ready)
+                    if progress is not None:
+                        progress(done, m)
+            except BaseException:
+                for future in pending:
+                    future.cancel()
+                raise
