@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -85,7 +86,8 @@ class Block:
     cases
         ``int64[c]`` on the host: whose scores they are (rows of the histories given).
     scores
-        ``[c, I]``: column ``j`` is item ``j + 1``, so padding is not among them.
+        ``[c, I]``: column ``j`` is item ``j + 1``, so padding is not among them; or ``[c, n]``,
+        column ``j`` being the ``j``-th of the `n` items wanted.
     worker
         Which worker made it: visits of one worker never overlap, so it names a visitor's buffers.
     """
@@ -117,7 +119,7 @@ class Catalogue:
         self.largest = float(self.items.norm(dim=1).max()) if len(self.items) else 0.0
 
     def queries(self, model: Scorer, batch: Batch) -> Tensor:
-        """Return ``[B, D]`` queries that fit `items`, in the order of the batch's source.
+        """Return ``[B, D]`` queries to multiply with `items`, in the order of the batch's source.
 
         Raises
         ------
@@ -152,23 +154,42 @@ def not_finite(model: object) -> NextupError:
 @contextmanager
 def answering(model: Scorer) -> Iterator[None]:
     """Put the model into its answering mode for a while."""
-    training = model.training
+    if not model.training:
+        yield
+        return
     model.train(False)
     try:
         yield
     finally:
-        model.train(training)
+        model.train(True)
 
 
-@contextmanager
-def torch_threads(n: int) -> Iterator[None]:
-    """Let tensor operations use `n` threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class _OneThread:
+    """Lets each tensor operation use one thread while any caller is inside."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = Lock(), 0, 1
+
+    def threads(self) -> int:
+        """Return how many threads tensor operations use when nobody is inside."""
+        with self.lock:
+            return self.before if self.inside else torch.get_num_threads()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.before = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                torch.set_num_threads(self.before)
+
+
+_one_thread = _OneThread()
 
 
 def visit_scores(
@@ -178,6 +199,8 @@ def visit_scores(
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
+    only: NDArray[np.int64] | None = None,
+    catalogue: Catalogue | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Score every item for every history, a block at a time.
@@ -194,6 +217,10 @@ def visit_scores(
         Where the model is.
     batch_size
         Histories encoded together.
+    only
+        Item numbers to score; by default all, in order.
+    catalogue
+        The model's items laid out for `only`, where the caller keeps them.
     progress
         Called as cases are done.
 
@@ -207,13 +234,13 @@ def visit_scores(
     m, device = len(histories), torch.device(device)
     if m == 0:
         return
-    n_items, read = model.n_items, np.minimum(histories.lengths, model.config.max_length)
+    read = np.minimum(histories.lengths, model.config.max_length)
     buffer_bytes = CPU_BUFFER if device.type == "cpu" else DEVICE_BUFFER
     if not model.factors:  # such a model makes a whole batch of scores at once
-        batch_size = max(1, min(batch_size, 16 * buffer_bytes // (8 * (n_items + 1))))
+        batch_size = max(1, min(batch_size, 16 * buffer_bytes // (8 * (model.n_items + 1))))
     order = np.argsort(read, kind="stable")
     batches = [order[at : at + batch_size] for at in range(0, m, batch_size)]
-    workers = min(torch.get_num_threads(), len(batches)) if device.type == "cpu" else 1
+    workers = min(_one_thread.threads(), len(batches)) if device.type == "cpu" else 1
     items = torch.from_numpy(np.ascontiguousarray(histories.items)).to(device)
     free: SimpleQueue[tuple[int, list[Tensor]]] = SimpleQueue()
     for number in range(workers):
@@ -224,7 +251,8 @@ def visit_scores(
             items, histories.starts[cases], histories.ends[cases], model.config.max_length
         )
         if catalogue is None:
-            scores = as_float(model.scores(batch))[:, 1 : n_items + 1]
+            scores = as_float(model.scores(batch))[:, 1 : model.n_items + 1]
+            scores = scores if columns is None else scores[:, columns]
             # The sum is not finite if a score is not; it may also merely overflow.
             if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
                 raise not_finite(model)
@@ -232,8 +260,9 @@ def visit_scores(
             return
         queries = catalogue.queries(model, batch)
         if not kept:
-            rows = max(1, buffer_bytes // (catalogue.items.element_size() * n_items))
-            kept.append(queries.new_empty(min(rows, batch_size, m), n_items))
+            width = len(catalogue.items)
+            rows = max(1, buffer_bytes // (catalogue.items.element_size() * max(width, 1)))
+            kept.append(queries.new_empty(min(rows, batch_size, m), width))
         for at in range(0, len(cases), len(kept[0])):
             some = queries[at : at + len(kept[0])]
             scores = torch.mm(some, catalogue.items.T, out=kept[0][: len(some)])
@@ -250,7 +279,10 @@ def visit_scores(
         return len(cases)
 
     with answering(model), torch.inference_mode():
-        catalogue = Catalogue(model) if model.factors else None
+        numbers = None if only is None else torch.from_numpy(only).to(device)
+        columns = None if numbers is None else numbers - 1
+        if model.factors and catalogue is None:
+            catalogue = Catalogue(model, numbers)
         done = 0
         if workers == 1:
             for cases in batches:
@@ -258,7 +290,7 @@ def visit_scores(
                 if progress is not None:
                     progress(done, m)
             return
-        with torch_threads(1), ThreadPoolExecutor(workers) as pool:
+        with _one_thread, ThreadPoolExecutor(workers) as pool:
             pending = {pool.submit(work, cases) for cases in batches}
             try:
                 while pending:

@@ -1,0 +1,158 @@
+"""The best k items for many histories: exact, without sorting the catalogue.
+
+The catalogue is cut into blocks and only the largest score of each is looked at first. The k-th
+largest of these maxima is a bound that at least k scores reach and every score of the top k does;
+the few scores that reach it are then put in order. Equal scores go to the lower item number.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nextup.data.sequences import Sequences
+from nextup.evaluate.scoring import Block, Catalogue, Progress, Scorer, visit_scores
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the `k` largest scores of each row and their columns, best first.
+
+    Parameters
+    ----------
+    scores
+        ``float[c, n]``; minus infinity marks what must not be chosen.
+    k
+        How many, at most ``n``.
+
+    Returns
+    -------
+    values, columns
+        ``float[c, k]`` and ``int64[c, k]``; a row with fewer candidates ends in minus infinity
+        and -1. Of equal scores the lower column comes first.
+
+    Examples
+    --------
+    >>> values, columns = top_k(torch.tensor([[1.0, 3.0, 2.0, 3.0]]), 3)
+    >>> columns.tolist()
+    [[1, 3, 2]]
+    """
+    c, n = scores.shape
+    values = scores.new_full((c, k), -math.inf)
+    columns = torch.full((c, k), -1, dtype=torch.int64, device=scores.device)
+    if c == 0 or k == 0:
+        return values, columns
+    depth = max(1, math.isqrt(n // k))  # balances the maxima against what is looked at below them
+    width = n // depth
+    tail = scores[:, depth * width :]
+    maxima = scores[:, : depth * width].view(c, depth, width).amax(dim=1)
+    maxima = torch.cat([maxima, tail], dim=1)
+    bound = maxima.topk(k, dim=1, sorted=False).values.amin(dim=1)
+    # Where fewer than k candidates are left the bound is -inf, which no candidate has.
+    bound = bound.clamp(min=torch.finfo(scores.dtype).min)
+    row, block = (maxima >= bound[:, None]).nonzero(as_tuple=True)
+    at = torch.where(block < width, block, depth * width + block - width)
+    step = torch.where(block < width, width, 0)
+    deeper = torch.arange(depth, device=scores.device)
+    column = at[:, None] + step[:, None] * deeper
+    found = scores[row[:, None], column]
+    keep = (found >= bound[row][:, None]) & ((step[:, None] > 0) | (deeper == 0))
+    value, column, row = found[keep], column[keep], row[:, None].expand_as(keep)[keep]
+    for key, descending in ((column, False), (value, True), (row, False)):
+        order = torch.sort(key, descending=descending, stable=True).indices
+        value, column, row = value[order], column[order], row[order]
+    many = torch.bincount(row, minlength=c)
+    place = torch.arange(len(row), device=scores.device) - (many.cumsum(0) - many)[row]
+    first = place < k
+    values[row[first], place[first]] = value[first]
+    columns[row[first], place[first]] = column[first]
+    return values, columns
+
+
+def top_items(
+    model: Scorer,
+    histories: Sequences,
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    exclude: NDArray[np.int64] | None = None,
+    only: NDArray[np.int64] | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    catalogue: Catalogue | None = None,
+    progress: Progress | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Recommend `k` items for each history, best first.
+
+    Parameters
+    ----------
+    model
+        What scores, on `device`.
+    histories
+        ``m`` spans, none empty.
+    k
+        How many items.
+    exclude_seen
+        Whether the items of a history (all of it, not only what the model reads) are left out.
+    exclude
+        Item numbers left out for everyone.
+    only
+        Item numbers to choose from; by default all.
+    device
+        Where the model is.
+    batch_size
+        Histories encoded together.
+    catalogue
+        The model's items laid out for `only`, where the caller keeps them.
+    progress
+        Called with ``(histories done, histories in all)``.
+
+    Returns
+    -------
+    items, scores
+        ``int64[m, k]`` and ``float64[m, k]``; where fewer candidates are left, 0 and minus
+        infinity.
+    """
+    n = model.n_items
+    items = np.zeros((len(histories), k), dtype=np.int64)
+    scores = np.full((len(histories), k), -np.inf)
+    wanted = None if only is None else np.unique(only)
+    numbers = np.arange(1, n + 1) if wanted is None else wanted
+    column_of = np.full(n + 1, -1)  # where each item stands in a block, -1 where it does not
+    column_of[numbers] = np.arange(len(numbers))
+    banned = column_of[exclude] if exclude is not None else np.empty(0, dtype=np.int64)
+    banned = banned[banned >= 0]
+    kept = min(k, len(numbers))
+
+    def visit(block: Block) -> None:
+        found = block.scores
+        if not model.factors:  # these scores may be the model's own memory
+            found = found.clone(memory_format=torch.contiguous_format)
+        if exclude_seen:
+            spans = histories.rows(block.cases)
+            column = column_of[spans.items[spans.positions()]]
+            row = np.repeat(np.arange(len(block.cases)), spans.lengths)[column >= 0]
+            place = torch.from_numpy(row * found.shape[1] + column[column >= 0])
+            found.view(-1)[place.to(found.device)] = -math.inf
+        if len(banned):
+            found[:, torch.from_numpy(banned).to(found.device)] = -math.inf
+        values, columns = top_k(found, kept)
+        places = columns.cpu().numpy()
+        items[block.cases, :kept] = np.where(places >= 0, numbers[places], 0)
+        scores[block.cases, :kept] = values.cpu().numpy()
+
+    if kept and len(histories):
+        visit_scores(
+            model,
+            histories,
+            visit,
+            device=device,
+            batch_size=batch_size,
+            only=wanted,
+            catalogue=catalogue,
+            progress=progress,
+        )
+    return items, scores
