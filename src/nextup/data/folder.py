@@ -1,0 +1,154 @@
+"""Folders written whole or not at all, of plain arrays that can be memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextup.errors import InputError
+
+
+def write_folder(
+    path: Path,
+    arrays: Mapping[str, NDArray],
+    documents: Mapping[str, Any],
+    overwrite: bool,
+    may_replace: Callable[[Path], bool],
+) -> None:
+    """Write ``NAME.npy`` and ``NAME.json`` files into a new folder that appears all at once.
+
+    The files go to a hidden folder beside `path` that is renamed at the end; an old folder is
+    removed only when the new one stands complete.
+
+    Raises
+    ------
+    InputError
+        If `path` exists and `overwrite` is false or `may_replace` refuses it, or if writing
+        fails (a full disk, no permission); nothing is left behind then.
+    """
+    path = Path(path)
+    if path.is_symlink() or path.exists():
+        if not overwrite:
+            raise InputError(
+                f"{path}: exists already; choose another path or pass --overwrite (overwrite=True)"
+            )
+        if not may_replace(path):
+            raise InputError(
+                f"{path}: exists and is not a prepared dataset, so it is not overwritten; "
+                "choose another path or remove it yourself"
+            )
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        for name, array in arrays.items():
+            _write_array(partial / f"{name}.npy", array)
+        for name, document in documents.items():
+            _write_document(partial / f"{name}.json", document)
+        _sync(partial)
+        _put_in_place(partial, path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"{path}: could not be written ({reason}); nothing was left behind: free some disk "
+            "space, check the permissions, or choose another path"
+        ) from error
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def read_array(path: Path, dtype: type[np.generic]) -> NDArray:
+    """Memory-map one array, checking that it is one axis of `dtype`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated or no such array.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        array: NDArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: is missing from this dataset; prepare it again") from error
+    except Exception as error:  # a damaged header can raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: is damaged or truncated ({reason}); prepare it again") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype != np.dtype(dtype):
+        raise InputError(
+            f"{path}: is not a list of {np.dtype(dtype).name}; the file is damaged: prepare again"
+        )
+    return array
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is no JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); prepare it again") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged (not JSON); prepare the dataset again") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: is damaged (not a JSON object); prepare the dataset again")
+    return document
+
+
+def _write_array(path: Path, array: NDArray) -> None:
+    # Not np.save: on a full disk it raises an error without the reason.
+    plain = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(plain))
+        file.write(plain.data.cast("B") if plain.size else b"")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_document(path: Path, document: Any) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    if not path.exists():
+        partial.rename(path)
+    else:
+        old = path.parent / f".{path.name}.old-{os.getpid()}"
+        path.rename(old)
+        try:
+            partial.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # a system whose folders cannot be opened
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # a file system that cannot sync folders; the files themselves are synced
+        pass
+    finally:
+        os.close(handle)
