@@ -267,9 +267,8 @@ def _tell_counts(card: dict[str, Any], say: Say, where: str) -> None:
     for reason, n in card["rows"]["left_out"].items():
         say(f"{where}: {n:,} of {card['rows']['read']:,} rows left out: {reason}")
     for each in card["filters"]:
-        say(
-            f"{where}: {each['filter']} {describe(each['value'])}: {each['rows_removed']:,} rows removed"
-        )
+        what = f"{each['filter']} {describe(each['value'])}"
+        say(f"{where}: {what}: {each['rows_removed']:,} rows removed")
     if card["time"] is None:
         say(f"{where}: no time column: the order of the log is taken as the order in time")
     elif card["time"]["guessed"]:
