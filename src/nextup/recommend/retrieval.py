@@ -61,9 +61,10 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     found = scores[row[:, None], column]
     keep = (found >= bound[row][:, None]) & ((step[:, None] > 0) | (deeper == 0))
     value, column, row = found[keep], column[keep], row[:, None].expand_as(keep)[keep]
-    for key, descending in ((column, False), (value, True), (row, False)):
-        order = torch.sort(key, descending=descending, stable=True).indices
-        value, column, row = value[order], column[order], row[order]
+    order = column.argsort()
+    order = order[value[order].argsort(descending=True, stable=True)]
+    order = order[row[order].argsort(stable=True)]
+    value, column, row = value[order], column[order], row[order]
     many = torch.bincount(row, minlength=c)
     place = torch.arange(len(row), device=scores.device) - (many.cumsum(0) - many)[row]
     first = place < k

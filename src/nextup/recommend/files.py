@@ -1,0 +1,287 @@
+"""Recommendations for whole files: a log or a list of histories in, lists of items out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextup.data.rawids import RawId
+from nextup.data.sequences import Sequences
+from nextup.data.source import all_bytes, check_file, plain_suffix
+from nextup.errors import InputError, suggest
+from nextup.recommend.answers import Answers, check_k, note_of
+from nextup.recommend.recommender import LoadedRecommender
+
+if TYPE_CHECKING:
+    from nextup.data.columns import ColumnName, Say
+    from nextup.data.dataset import Dataset
+
+OUTPUTS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
+AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What became of a file: users answered, rows written, and what to know about them."""
+
+    users: int
+    recommendations: int
+    unknown: int
+    popular: int
+    short: int
+
+    def describe(self) -> str:
+        """Return it as one line."""
+        parts = [f"{self.recommendations:,} recommendations for {self.users:,} users"]
+        if self.unknown:
+            parts.append(f"{self.unknown:,} interactions with unknown items skipped")
+        if self.popular:
+            parts.append(f"{self.popular:,} users without known items got popular ones")
+        if self.short:
+            parts.append(f"{self.short:,} users had fewer items left than wanted")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Histories:
+    """Histories of a file: numbers in the recommender's catalogue, 0 where it lacks the item."""
+
+    users: list[Any]
+    sequences: Sequences
+    raws: list[RawId]
+    raw_at: NDArray[np.int64]
+    """``raws[raw_at[i]]`` is the raw id of ``sequences.items[i]``."""
+
+    def unknown(self, row: int) -> list[RawId]:
+        span = slice(self.sequences.starts[row], self.sequences.ends[row])
+        missing = np.flatnonzero(self.sequences.items[span] == 0)
+        return [self.raws[at] for at in self.raw_at[span][missing].tolist()]
+
+
+def recommend_file(
+    recommender: LoadedRecommender,
+    source: Path | str,
+    output: Path | str,
+    k: int = 10,
+    *,
+    exclude_seen: bool = True,
+    exclude: Sequence[RawId] | None = None,
+    only: Sequence[RawId] | None = None,
+    user: ColumnName | None = None,
+    item: ColumnName | None = None,
+    time: ColumnName | None = None,
+    format: str | None = None,
+    overwrite: bool = False,
+    say: Say | None = None,
+) -> FileSummary:
+    """Recommend `k` items for every user of a file.
+
+    Parameters
+    ----------
+    recommender
+        What `nextup.load` returned.
+    source
+        Any log that `nextup.read` reads (columns user, item and perhaps time), or JSON lines
+        ``{"user": ..., "history": [...]}`` with the items oldest first.
+    output
+        A ``.csv``, ``.tsv`` or ``.parquet`` file of user, rank (from 1), item, title, score; or a
+        ``.jsonl`` file with one object a user, which also lists its unknown items and any note.
+    k, exclude_seen, exclude, only
+        As in `LoadedRecommender.recommend`.
+    user, item, time, format
+        How to read a log; guessed where None.
+    overwrite
+        Whether an existing output is replaced.
+    say
+        Called with one line for everything guessed.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or the output exists, has an unknown ending or cannot be
+        written (nothing is left behind then).
+    """
+    source, output = Path(source), Path(output)
+    check_k(k, recommender.n_items)
+    kind = plain_suffix(output)
+    if kind not in OUTPUTS or output.suffix.lower() == ".gz":
+        raise InputError(f"{output}: cannot tell what to write{suggest(kind, OUTPUTS)}")
+    if output.exists() and not overwrite:
+        raise InputError(
+            f"{output}: exists already; choose another path or pass --overwrite (overwrite=True)"
+        )
+    histories = _history_lines(source, recommender, format)
+    if histories is None:
+        from nextup.data.prepare import read
+
+        log = read(source, user=user, item=item, time=time, format=format, say=say)
+        histories = _of_log(log, recommender)
+    partial = output.parent / f".{output.name}.partial-{os.getpid()}"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            writer = _Writer(file, OUTPUTS[kind], recommender, histories, k)
+            for rows in _portions(len(histories.users)):
+                answers_for = _known(histories.sequences.rows(rows))
+                writer.write(
+                    rows.start,
+                    recommender.answer(
+                        answers_for, k, exclude_seen=exclude_seen, exclude=exclude, only=only
+                    ),
+                )
+            summary = writer.finish()
+        partial.replace(output)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"{output}: could not be written ({error.strerror or error}); nothing was left behind"
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return summary
+
+
+class _Writer:
+    """Writes answers in one of the formats and counts what is worth telling."""
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        kind: str,
+        recommender: LoadedRecommender,
+        histories: _Histories,
+        k: int,
+    ) -> None:
+        self.file, self.kind, self.recommender, self.k = file, kind, recommender, k
+        self.histories = histories
+        self.frames: list[Any] = []
+        self.rows = self.popular = self.short = 0
+
+    def write(self, first: int, answers: Answers) -> None:
+        counts = (answers.items > 0).sum(axis=1)
+        self.rows += int(counts.sum())
+        self.popular += int(answers.popular.sum())
+        self.short += int((counts < self.k).sum())
+        if self.kind == "jsonl":
+            self._write_lines(first, answers, counts.tolist())
+        else:
+            self._write_table(first, answers, counts)
+
+    def _write_lines(self, first: int, answers: Answers, counts: list[int]) -> None:
+        raws, titles = self.recommender.raws, self.recommender.catalog.titles
+        lengths = self.histories.sequences.lengths
+        for at, count in enumerate(counts):
+            numbers = answers.items[at, :count].tolist()
+            scores = answers.scores[at, :count].tolist()
+            items = [
+                {"item": raws[n - 1], "title": titles and titles[n - 1], "score": score}
+                for n, score in zip(numbers, scores, strict=True)
+            ]
+            row = first + at
+            line = {
+                "user": self.histories.users[row],
+                "items": items,
+                "unknown": self.histories.unknown(row),
+                "note": note_of(bool(answers.popular[at]), count, self.k, bool(lengths[row])),
+            }
+            self.file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+    def _write_table(self, first: int, answers: Answers, counts: Any) -> None:
+        import polars as pl
+
+        raws, titles = self.recommender.raws, self.recommender.catalog.titles
+        row, place = np.nonzero(answers.items > 0)
+        numbers = (answers.items[row, place] - 1).tolist()
+        users = self.histories.users[first : first + len(counts)]
+        columns = {
+            "user": pl.Series(users, strict=False).gather(row),
+            "rank": place + 1,
+            "item": pl.Series("item", [raws[n] for n in numbers]),
+            "title": pl.Series("title", [titles and titles[n] for n in numbers], dtype=pl.String),
+            "score": answers.scores[row, place],
+        }
+        frame = pl.DataFrame(columns)
+        if self.kind == "parquet":
+            self.frames.append(frame)
+        else:
+            separator = "," if self.kind == "csv" else "\t"
+            frame.write_csv(self.file, include_header=first == 0, separator=separator)
+
+    def finish(self) -> FileSummary:
+        if self.kind == "parquet":
+            import polars as pl
+
+            pl.concat(self.frames).write_parquet(self.file)
+        unknown = int((self.histories.sequences.flat() == 0).sum())
+        users = len(self.histories.users)
+        return FileSummary(users, self.rows, unknown, self.popular, self.short)
+
+
+def _portions(n: int) -> Iterator[slice]:
+    return (slice(at, min(at + AT_ONCE, n)) for at in range(0, n, AT_ONCE))
+
+
+def _known(sequences: Sequences) -> Sequences:
+    """Return the histories less their unknown items."""
+    items = sequences.items[sequences.positions()]
+    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    lengths = np.bincount(row[items > 0], minlength=len(sequences))
+    ends = np.cumsum(lengths)
+    return Sequences(items[items > 0], ends - lengths, ends)
+
+
+def _of_log(log: Dataset, recommender: LoadedRecommender) -> _Histories:
+    raws = log.catalog.ids.tolist()
+    number = np.concatenate(([0], recommender.catalog.numbers_of(raws))).astype(np.int32)
+    items = log.sequences.items
+    spans = Sequences(number[items], log.sequences.starts, log.sequences.ends)
+    return _Histories(log.users.tolist(), spans, raws, items.astype(np.int64) - 1)
+
+
+def _history_lines(
+    source: Path, recommender: LoadedRecommender, format: str | None
+) -> _Histories | None:
+    """Read ``{"user": ..., "history": [...]}`` lines; None if the file is of another form."""
+    if plain_suffix(source) not in ("jsonl", "ndjson") and format != "jsonl":
+        return None
+    check_file(source)
+    users: list[Any] = []
+    histories: list[list[Any]] = []
+    for number, line in enumerate(all_bytes(source).splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{source}, line {number}"
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: is not JSON ({error}); write one object a line") from None
+        if not users and not (isinstance(entry, dict) and "history" in entry):
+            return None
+        history = entry.get("history") if isinstance(entry, dict) else None
+        if not isinstance(history, list) or any(isinstance(i, (list, dict)) for i in history):
+            raise InputError(
+                f'{where}: has no list of item ids as "history"; '
+                'write {"user": ..., "history": [...]}'
+            )
+        user = entry.get("user", number)
+        if not isinstance(user, (str, int)) or isinstance(user, bool):
+            raise InputError(f"{where}: the user is {user!r}, neither text nor a whole number")
+        users.append(user)
+        histories.append(history)
+    if not users:
+        raise InputError(f"{source}: holds no history; write one object a line")
+    if len({type(user) for user in users}) > 1:
+        users = [str(user) for user in users]
+    raws = [raw for history in histories for raw in history]
+    lengths = np.fromiter(map(len, histories), np.int64, len(histories))
+    ends = np.cumsum(lengths)
+    numbers = recommender.catalog.numbers_of(raws).astype(np.int32)
+    return _Histories(users, Sequences(numbers, ends - lengths, ends), raws, np.arange(len(raws)))

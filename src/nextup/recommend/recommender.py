@@ -1,0 +1,278 @@
+"""A saved recommender, loaded to answer: raw ids in, raw ids and titles out.
+
+Nothing of the training data is needed. Users need not have been seen in training: a history is
+all there is to know about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nextup.data.catalog import Catalog
+from nextup.data.rawids import RawId
+from nextup.data.sequences import Sequences
+from nextup.errors import ConfigError, InputError, RunError
+from nextup.evaluate.scoring import Catalogue, as_float
+from nextup.models.base import Recommender
+from nextup.models.store import CARD, load_model
+from nextup.recommend.answers import (
+    Answers,
+    Recommendation,
+    check_histories,
+    check_k,
+    listed,
+    note_of,
+)
+from nextup.recommend.retrieval import top_items, top_k
+
+FOLDER = "recommender"
+"""Where in a run's folder the recommender lies."""
+
+
+class LoadedRecommender:
+    """A model with its catalogue, ready to answer; made by `load`.
+
+    Parameters
+    ----------
+    model
+        Any recommender; it is moved to `device`.
+    catalog
+        Raw ids and titles of its items.
+    popularity
+        ``int64[I + 1]``: how often each item occurs in training.
+    about
+        What was saved with it.
+    device
+        Where it answers.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        catalog: Catalog,
+        popularity: NDArray[np.int64],
+        about: dict[str, Any] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device).eval()
+        self.catalog, self.popularity, self.about = catalog, popularity, about or {}
+        self.raws = catalog.ids.tolist()
+        catalog.numbers_of([])  # makes the look-up now, not at the first question
+        with torch.inference_mode():
+            self.catalogue = Catalogue(model) if model.factors else None
+
+    def __repr__(self) -> str:
+        return f"LoadedRecommender({self.model.name}, {self.n_items:,} items, on {self.device})"
+
+    @property
+    def n_items(self) -> int:
+        """How many items the catalogue holds."""
+        return self.model.n_items
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[RawId]],
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude: Sequence[RawId] | None = None,
+        only: Sequence[RawId] | None = None,
+    ) -> list[Recommendation]:
+        """Recommend `k` items for each history.
+
+        Parameters
+        ----------
+        histories
+            Raw ids, oldest first, one list a user. Unknown items are skipped and reported; a
+            history without a known item gets the most popular items, and says so.
+        k
+            How many items, at most the catalogue's size. A list is shorter where fewer are left.
+        exclude_seen
+            Whether items of the history are left out.
+        exclude
+            Raw ids left out for everyone; those unknown are no matter.
+        only
+            Raw ids to choose from.
+
+        Raises
+        ------
+        ConfigError
+            If `k` is less than 1 or more than the catalogue holds.
+        InputError
+            If `histories` is no list of lists, or `only` names no known item.
+        """
+        check_histories(histories)
+        flat = [raw for history in histories for raw in history]
+        numbers = self._numbers(flat)
+        lengths = np.fromiter(map(len, histories), np.int64, len(histories))
+        known = numbers > 0
+        unknown: dict[int, list[Any]] = {}
+        if not known.all():
+            row = np.repeat(np.arange(len(histories)), lengths)
+            for at in np.flatnonzero(~known).tolist():
+                unknown.setdefault(int(row[at]), []).append(flat[at])
+            lengths = np.bincount(row[known], minlength=len(histories))
+            numbers = numbers[known]
+        ends = np.cumsum(lengths)
+        sequences = Sequences(numbers.astype(np.int32), ends - lengths, ends)
+        answers = self.answer(sequences, k, exclude_seen=exclude_seen, exclude=exclude, only=only)
+        counts = (answers.items > 0).sum(axis=1).tolist()
+        popular = answers.popular.tolist()
+        rows = zip(answers.items.tolist(), answers.scores.tolist(), strict=True)
+        return [
+            self._present(
+                row[: counts[at]],
+                scores[: counts[at]],
+                unknown.get(at, []),
+                note_of(popular[at], counts[at], k, bool(len(histories[at]))),
+            )
+            for at, (row, scores) in enumerate(rows)
+        ]
+
+    def answer(
+        self,
+        histories: Sequences,
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        exclude: Sequence[RawId] | None = None,
+        only: Sequence[RawId] | None = None,
+    ) -> Answers:
+        """Recommend for histories of item numbers; the arrays below `recommend`."""
+        check_k(k, self.n_items)
+        banned = None if exclude is None else self._numbers(listed(exclude, "exclude"))
+        banned = None if banned is None else banned[banned > 0]
+        wanted = None if only is None else self._numbers(listed(only, "only"))
+        wanted = None if wanted is None else wanted[wanted > 0]
+        if wanted is not None and len(wanted) == 0:
+            raise InputError(
+                "recommend: none of the items in `only` is in the catalogue; "
+                "give raw ids as they stand in the log"
+            )
+        empty = histories.lengths == 0
+        items = np.zeros((len(histories), k), dtype=np.int64)
+        scores = np.full((len(histories), k), -np.inf)
+        asked = np.flatnonzero(~empty)
+        items[asked], scores[asked] = top_items(
+            self.model,
+            histories if len(asked) == len(histories) else histories.rows(asked),
+            k,
+            exclude_seen=exclude_seen,
+            exclude=banned,
+            only=wanted,
+            device=self.device,
+            catalogue=self.catalogue if wanted is None else None,
+        )
+        if empty.any():
+            best = self._most_popular(k, banned, wanted)
+            items[empty, : len(best)] = best
+            scores[empty, : len(best)] = self.popularity[best]
+        return Answers(items, scores, empty)
+
+    def similar_items(self, item: RawId, k: int = 10) -> Recommendation:
+        """Return the `k` items most like `item`, by the cosine of their vectors.
+
+        Raises
+        ------
+        InputError
+            If the catalogue lacks the item.
+        ConfigError
+            If `k` is out of range, or the model has no notion of similar items.
+        """
+        number = int(self._numbers([item])[0])
+        if number == 0:
+            raise InputError(
+                f"similar items: the catalogue has no item {item!r}; "
+                "give a raw id as it stands in the log"
+            )
+        check_k(k, self.n_items)
+        with torch.inference_mode():
+            if self.model.factors:
+                likeness = self._directions @ self._directions[number - 1]
+            elif callable(own := getattr(self.model, "similar", None)):
+                likeness = as_float(own(number))[1:].clone()
+            else:
+                raise ConfigError(
+                    f"model {self.model.name} has no item vectors, so no similar items; "
+                    "fit a model that has them, such as sasrec or gru4rec"
+                )
+            likeness[number - 1] = -torch.inf
+            values, columns = top_k(likeness[None], min(k, self.n_items))
+        places = columns[0].cpu().numpy()
+        found = places[places >= 0] + 1
+        note = note_of(False, len(found), k, True)
+        return self._present(found.tolist(), values[0, : len(found)].tolist(), [], note)
+
+    @cached_property
+    def _directions(self) -> torch.Tensor:
+        vectors = as_float(self.model.item_vectors()[1 : self.n_items + 1])
+        return torch.nn.functional.normalize(vectors, dim=1)
+
+    def _numbers(self, raws: Sequence[Any]) -> NDArray[np.int64]:
+        try:
+            return self.catalog.numbers_of(raws)
+        except TypeError as error:
+            raise InputError(
+                f"recommend: an item id is neither text nor a whole number ({error}); "
+                "give histories as lists of raw ids"
+            ) from None
+
+    def _most_popular(
+        self, k: int, banned: NDArray[np.int64] | None, wanted: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
+        allowed = np.full(self.n_items + 1, wanted is None)
+        if wanted is not None:
+            allowed[wanted] = True
+        if banned is not None:
+            allowed[banned] = False
+        return np.asarray(self._by_popularity[allowed[self._by_popularity]][:k])
+
+    @cached_property
+    def _by_popularity(self) -> NDArray[np.int64]:
+        return np.argsort(-self.popularity[1:], kind="stable") + 1
+
+    def _present(
+        self, numbers: list[int], scores: list[float], unknown: list[Any], note: str | None
+    ) -> Recommendation:
+        raws, titles = self.raws, self.catalog.titles
+        return Recommendation(
+            [raws[n - 1] for n in numbers],
+            [None] * len(numbers) if titles is None else [titles[n - 1] for n in numbers],
+            scores,
+            unknown,
+            note,
+        )
+
+
+def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedRecommender:
+    """Load a recommender from a run's folder, or from the recommender's own.
+
+    Parameters
+    ----------
+    path
+        A run folder (which holds ``recommender/``), or a folder that `save_model` wrote.
+    device
+        Where it shall answer.
+
+    Raises
+    ------
+    RunError
+        If there is none, or it is damaged.
+    """
+    folder = Path(path)
+    if (folder / FOLDER / CARD).is_file():
+        folder = folder / FOLDER
+    elif folder.is_file():
+        raise RunError(
+            f"{folder}: is a file; a recommender is a folder of safetensors and JSON "
+            "(pickled models are not opened, since opening one can run any code)"
+        )
+    return LoadedRecommender(*load_model(folder), device=device)
