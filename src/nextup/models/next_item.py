@@ -109,12 +109,18 @@ class NextItemRecommender(Recommender):
         self, states: Tensor, table: Tensor, bias: Tensor | None, batch: Batch
     ) -> Tensor:
         assert batch.targets is not None and batch.negatives is not None
-        positive = (states * torch.nn.functional.embedding(batch.targets, table)).sum(dim=1)
-        chosen = torch.nn.functional.embedding(batch.negatives, table)
-        if chosen.dim() == 2:  # one set for all targets
+        # One look-up for both, since each has a gradient as large as the whole table.
+        both = torch.cat([batch.targets, batch.negatives.reshape(-1)])
+        found = torch.nn.functional.embedding(both, table)
+        positive = (states * found[: len(states)]).sum(dim=1)
+        chosen = found[len(states) :]
+        if batch.negatives.dim() == 1:  # one set for all targets
             negative = states @ chosen.T
+        elif batch.negatives.shape[1] == 1:
+            negative = (states * chosen).sum(dim=1, keepdim=True)
         else:
-            negative = torch.einsum("md,mnd->mn", states, chosen)
+            shaped = chosen.view(*batch.negatives.shape, -1)
+            negative = torch.bmm(shaped, states.unsqueeze(2)).squeeze(2)
         if bias is not None:
             positive, negative = positive + bias[batch.targets], negative + bias[batch.negatives]
         match self.config.loss:

@@ -69,7 +69,7 @@ class Packing:
         Where index tensors are wanted.
     growth
         A group may hold rows up to this factor longer than its shortest (more: fewer groups and
-        more padding). Up to length 6 every length is a group of its own.
+        more padding). Up to length 4 every length is a group of its own.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class Packing:
     """
 
     def __init__(
-        self, lengths: NDArray[np.int64], device: torch.device, growth: float = 1.4
+        self, lengths: NDArray[np.int64], device: torch.device, growth: float = 1.65
     ) -> None:
         self.lengths = lengths
         self.device = device
@@ -101,7 +101,7 @@ class Packing:
         groups: list[Group] = []
         at = 0
         while at < len(widths):
-            limit = max(int(widths[at]), int(widths[at] * growth) if widths[at] > 6 else 0)
+            limit = max(int(widths[at]), int(widths[at] * growth) if widths[at] > 4 else 0)
             if self.device.type != "cpu":
                 limit = max(limit, 8)
             end = int(np.searchsorted(widths, limit, side="right"))

@@ -46,8 +46,7 @@ class PostNormBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.causal, self.attention_dropout = heads, causal, attention_dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.attention_norm = nn.LayerNorm(width, eps=1e-12)
         self.expand = nn.Linear(width, inner)
@@ -58,13 +57,12 @@ class PostNormBlock(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, last_only: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
-        keys, values = self.key_value(x).chunk(2, dim=-1)
+        queries, keys_values = _project(self.query_key_value, x, last_only)
         if last_only is not None:
             x = x[last_only]
         mixed = packed_attention(
-            self.query(x),
-            keys,
-            values,
+            queries,
+            keys_values,
             packing,
             heads=self.heads,
             causal=self.causal,
@@ -94,8 +92,7 @@ class OriginalBlock(nn.Module):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.query_norm = nn.LayerNorm(width, eps=1e-8)
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.query_key_value = nn.Linear(width, 3 * width)
         self.inner_norm = nn.LayerNorm(width, eps=1e-8)
         self.expand = nn.Linear(width, width)
         self.contract = nn.Linear(width, width)
@@ -103,22 +100,33 @@ class OriginalBlock(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, last_only: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
-        keys, values = self.key_value(x).chunk(2, dim=-1)
-        queries = self.query_norm(x if last_only is None else x[last_only])
+        width = x.shape[1]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        normed = self.query_norm(x if last_only is None else x[last_only])
         mixed = packed_attention(
-            self.query(queries),
-            keys,
-            values,
+            nn.functional.linear(normed, weight[:width], bias[:width]),
+            nn.functional.linear(x, weight[width:], bias[width:]),
             packing,
             heads=self.heads,
             last_only=last_only is not None,
             dropout_rate=self.dropout,
             training=self.training,
         )
-        y = self.inner_norm(queries + mixed)
+        y = self.inner_norm(normed + mixed)
         inner = self.expand_drop(torch.relu(self.expand(y)))
         result: Tensor = y + self.output_drop(self.contract(inner))
         return result
+
+
+def _project(layer: nn.Linear, x: Tensor, last_only: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Queries ``[N, d]``, or ``[B, d]`` of the tokens asked for, and keys and values."""
+    width = x.shape[1]
+    if last_only is None:
+        queries, keys_values = layer(x).split([width, 2 * width], dim=-1)
+        return queries, keys_values
+    weight, bias = layer.weight, layer.bias
+    queries = nn.functional.linear(x[last_only], weight[:width], bias[:width])
+    return queries, nn.functional.linear(x, weight[width:], bias[width:])
 
 
 def run_blocks(
