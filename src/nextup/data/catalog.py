@@ -36,7 +36,7 @@ class Catalog:
     ids: RawIds
     titles: list[str | None] | None = None
     attributes: dict[str, list[Any]] | None = None
-    _lower: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    _lower: list[str] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         columns = {"titles": self.titles, **(self.attributes or {})}
@@ -83,15 +83,17 @@ class Catalog:
         """
         if self.titles is None:
             return []
-        if not self._lower:
-            self._lower.extend((title or "").casefold() for title in self.titles)
+        lower = self._lower
+        if lower is None:
+            lower = [(title or "").casefold() for title in self.titles]
+            object.__setattr__(self, "_lower", lower)
         wanted = text.casefold().strip()
         if not wanted:
             return []
-        found = [n for n, title in enumerate(self._lower, 1) if wanted in title]
+        found = [n for n, title in enumerate(lower, 1) if wanted in title]
 
         def nearness(number: int) -> int:
-            title = self._lower[number - 1]
+            title = lower[number - 1]
             return 0 if title == wanted else 1 if title.startswith(wanted) else 2
 
         return sorted(found, key=nearness)

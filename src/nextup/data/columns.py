@@ -129,6 +129,7 @@ def map_columns(
     say: Say,
     named: bool = True,
     first: Sequence[str] = (),
+    delimited: bool = False,
 ) -> Mapping:
     """Find the column of each role.
 
@@ -146,6 +147,8 @@ def map_columns(
         Told every guess.
     named
         Whether the table has names; if not, roles are guessed by place and by the `first` row.
+    delimited
+        Whether the columns came of a delimiter, which may be the wrong one.
 
     Raises
     ------
@@ -170,7 +173,7 @@ def map_columns(
         names[role], positions[role], guessed[role] = columns[at], at, True
     for role in required:
         if role not in positions:
-            raise InputError(_missing(where, columns, role, named))
+            raise InputError(_missing(where, columns, role, named, delimited))
     if len(set(positions.values())) < len(positions):
         pairs = ", ".join(f"{role}=`{name}`" for role, name in names.items())
         raise InputError(f"{where}: one column is named for two roles ({pairs}); name each once")
@@ -247,15 +250,15 @@ def _is_number(first: Sequence[str], at: int) -> bool:
     return True
 
 
-def _missing(where: str, columns: Sequence[str], role: str, named: bool) -> str:
+def _missing(where: str, columns: Sequence[str], role: str, named: bool, delimited: bool) -> str:
     option = f"--{role.replace('_', '-')}"
-    if len(columns) == 1:
+    if len(columns) == 1 and delimited:
         return (
             f"{where}: line 1: only one column (`{columns[0][:60]}`) was found, so the delimiter "
             "is probably wrong; name it with --delimiter (tab, ;, |, ...)"
         )
     shown = ", ".join(f"`{c[:30]}`" for c in columns[:12])
-    also = "; if the first line is data, pass --no-header" if named else ""
+    also = "; if the first line is data, pass --no-header" if named and delimited else ""
     return (
         f"{where}: cannot tell which column is the {role} among {shown}; name it with "
         f"{option} NAME (or its number from 1){also}"

@@ -98,7 +98,7 @@ def read_document(path: Path) -> dict[str, Any]:
         If the file is missing or is no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8", errors="surrogatepass"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); prepare it again") from error
     except (ValueError, RecursionError) as error:
@@ -119,7 +119,7 @@ def _write_array(path: Path, array: NDArray) -> None:
 
 
 def _write_document(path: Path, document: Any) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", errors="surrogatepass") as file:
         json.dump(document, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
         file.flush()

@@ -50,7 +50,7 @@ def frame_series(frame: Any, mapping: Mapping, where: str) -> Chunk:
     bad: list[tuple[int, str, str]] = []
     if frame_kind(frame) == "polars":
         if isinstance(frame, pl.LazyFrame):
-            frame = frame.select(list(mapping.names.values())).collect()
+            frame = _collected(frame, list(mapping.names.values()), where)
         columns = {role: frame[name] for role, name in mapping.names.items()}
     else:
         columns = {
@@ -69,6 +69,14 @@ def frame_series(frame: Any, mapping: Mapping, where: str) -> Chunk:
         rows = np.flatnonzero(keep)
         return Chunk(columns, rows, list(reasons.values()))
     return Chunk(columns, 0)
+
+
+def _collected(frame: pl.LazyFrame, columns: list[str], where: str) -> pl.DataFrame:
+    try:
+        return frame.select(columns).collect()
+    except pl.exceptions.PolarsError as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise InputError(f"{where}: cannot be collected ({reason}); collect it yourself") from error
 
 
 def slices(chunk: Chunk) -> Iterator[Chunk]:

@@ -116,6 +116,10 @@ def read(
         skip_bad_rows=skip_bad_rows,
         text_ids=text_ids,
     )
+    if rating is not None and min_rating is None:
+        tell("the ratings are read only for --min-rating (min_rating), so they are not used")
+    if items is None and (item_id is not None or title is not None):
+        raise InputError("item-id and title name columns of a side file; name it with --items")
     log, origin = read_log(source, reading, tell)
     where = origin.name
     filters = Filters(where)

@@ -193,8 +193,9 @@ def blocks(
 
 def _decoder(encoding: str, remedy: str) -> codecs.IncrementalDecoder:
     try:
-        return codecs.getincrementaldecoder(codecs.lookup(encoding).name)()
-    except LookupError as error:
+        b"text".decode(encoding, "ignore")  # refuses codecs that do not make text
+        return codecs.getincrementaldecoder(encoding)()
+    except (LookupError, ValueError) as error:
         raise InputError(
             f"encoding `{encoding}` is unknown; use utf-8, or one such as {remedy}"
         ) from error
@@ -211,7 +212,7 @@ def _to_utf8(
     final: bool,
 ) -> bytes:
     try:
-        text = decoder.decode(piece, final)
+        utf8 = decoder.decode(piece, final).encode()
     except UnicodeError as error:
         start = getattr(error, "start", 0)
         at = line + rest.count(b"\n") + piece[: max(0, start)].count(b"\n")
@@ -219,7 +220,6 @@ def _to_utf8(
             f"{path}: line {at}: the bytes are not {encoding} text; name the right encoding, "
             f"such as {remedy}"
         ) from error
-    utf8 = text.encode("utf-8", "surrogatepass")
     return utf8.removeprefix(codecs.BOM_UTF8) if line == 1 and not rest else utf8
 
 
@@ -263,7 +263,7 @@ def _refuse_binary(path: Path, piece: bytes, encoding: str) -> None:
         raise InputError(f"{path}: is UTF-16 text; pass --encoding utf-16")
     start = piece[:4096]
     odd = sum(byte < 9 or 13 < byte < 27 for byte in start)
-    if b"\0" in start or odd > len(start) // 10:
+    if odd > len(start) // 10:
         raise InputError(
             f"{path}: is binary, not a text table; give a CSV, TSV, JSON lines, Parquet or "
             "S3-Rec text file"

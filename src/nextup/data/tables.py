@@ -107,7 +107,7 @@ def find_layout(
     header_here = _header_is_there(where, first, header, parted, wanted, say)
     columns = first if header_here else [str(n) for n in range(1, len(first) + 1)]
     sample = fields_of(lines[1], parted) if header_here and len(lines) > 1 else first
-    mapping = map_columns(where, columns, wanted, required, say, header_here, sample)
+    mapping = map_columns(where, columns, wanted, required, say, header_here, sample, True)
     return Layout(parted, header_here, columns, mapping)
 
 

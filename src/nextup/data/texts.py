@@ -146,6 +146,8 @@ def text_of(value: Any, role: str, first_types: dict[str, type]) -> tuple[str | 
         value, (str, int, float, np.integer, np.floating)
     ):
         return None, f"mixed types: {type(value).__name__} where a number or text belongs"
+    if isinstance(value, str) and not _is_utf8(value):
+        return None, f"malformed text: {value[:40]!a}"
     if role not in ("user", "item"):
         return str(value), ""
     if isinstance(value, (float, np.floating)):
@@ -158,6 +160,15 @@ def text_of(value: Any, role: str, first_types: dict[str, type]) -> tuple[str | 
         here, there = ("text", "numbers") if kind is str else ("a number", "text")
         return None, f"mixed types: {role} id `{value}` is {here} where the ids before are {there}"
     return str(value), ""
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a text can be written; JSON can escape halves of characters, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def dictionary_chunks(content: bytes, where: str) -> Iterator[Chunk]:
@@ -187,6 +198,9 @@ def dictionary_chunks(content: bytes, where: str) -> Iterator[Chunk]:
     for at, (user, history) in enumerate(stored.items(), 1):
         if not history:
             bad.append((at, "user without items", f"user `{user}` has no items"))
+        if not _is_utf8(user):
+            bad.append((at, "malformed text", f"malformed text: {user[:40]!a}"))
+            continue
         for value in history:
             text, fault = text_of(value, "item", types)
             if fault:

@@ -50,19 +50,25 @@ class TimeColumn:
             wrong = series.is_null().to_numpy()
             moments = series.cast(pl.Datetime("us"), strict=False).dt.epoch("us")
             return moments.fill_null(0).to_numpy(), wrong
-        numbers = None
-        if self._kind != "date":
-            numbers = _numbers(series)
-            if not self._kind and bool(numbers[1].all()) and series.dtype == pl.String:
-                numbers = None
-        if numbers is not None:
+        if self._kind != "date" and series.dtype != pl.String:
             self._kind = "number"
-            return numbers
+        if self._kind != "date":
+            values, wrong = _numbers(series)
+            if not wrong.any() or self._kind == "number":
+                self._kind = "number"
+                return values, wrong
         texts = series.cast(pl.String).fill_null("").str.strip_chars()
-        dates, wrong = _dates(texts)
-        if not wrong.all():
+        dates, no_date = _dates(texts)
+        if self._kind == "date" or not no_date.any():
             self._kind = "date"
-        return dates, wrong
+            return dates, no_date
+        # The first value that is either a number or a date says which all must be.
+        first_date, first_number = int(np.argmin(no_date)), int(np.argmin(wrong))
+        if wrong[first_number] or (not no_date[first_date] and first_date < first_number):
+            self._kind = "" if no_date.all() else "date"
+            return dates, no_date
+        self._kind = "number"
+        return values, wrong
 
     def finish(self) -> tuple[NDArray[np.int64], dict[str, Any]]:
         """Return ``int64[n]`` and the card's entry: the unit and whether it was guessed.

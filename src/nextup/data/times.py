@@ -69,7 +69,8 @@ def parse_point(point: object, time: dict[str, Any] | None, what: str) -> int:
     point
         An integer, its text, an ISO date or time, or a `datetime`.
     time
-        The entry ``time`` of a dataset's card: ``{"unit": ...}``.
+        The entry ``time`` of a dataset's card: ``{"unit": ...}``, and ``scaled_by`` where
+        fractions made the stored times multiples of the log's own.
     what
         Where the point was given, for the message.
 
@@ -79,9 +80,14 @@ def parse_point(point: object, time: dict[str, Any] | None, what: str) -> int:
         If it is neither, or is a date where the log does not count from 1970.
     """
     text = str(point).strip()
+    scale = int((time or {}).get("scaled_by", 1))
     try:
-        return int(text)
+        return int(text) * scale
     except ValueError:
+        pass
+    try:
+        return round(float(text) * scale)
+    except (ValueError, OverflowError):
         pass
     since = microseconds(text)
     if since is None:
