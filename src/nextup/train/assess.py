@@ -1,0 +1,136 @@
+"""Measure a fitted model: on validation while it learns, on test when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nextup.data.dataset import Dataset
+from nextup.data.split import Cases, Split
+from nextup.errors import ConfigError, RunError
+from nextup.evaluate.metrics import metrics
+from nextup.evaluate.protocol import Protocol
+from nextup.evaluate.ranks import CaseRanks, rank_cases
+from nextup.models.base import Recommender
+from nextup.models.store import load_model
+from nextup.train.device import gather_arrays, make_fabric
+from nextup.train.run import Run
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def rank_everywhere(
+    fabric: Fabric, model: Recommender, cases: Cases, split: Split, protocol: Protocol
+) -> CaseRanks:
+    """Rank all cases, each process its share; ranks are gathered, never averaged metrics."""
+    share = slice(fabric.global_rank, None, fabric.world_size)
+    mine = Cases(cases.histories.rows(share), cases.targets[share], cases.users[share])
+    model.eval()
+    ranked = rank_cases(model, mine, protocol, whole=split.whole, device=fabric.device)
+    if fabric.world_size == 1:
+        return ranked
+    total = len(cases)
+
+    def whole(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        return gather_arrays(fabric, values.astype(np.float64), total)
+
+    ranks, pool = whole(ranked.ranks), whole(ranked.pool)
+    assert ranks is not None
+    return CaseRanks(
+        cases.users,
+        ranks,
+        protocol,
+        cases.targets.astype(np.int64),
+        whole(ranked.above),
+        None if pool is None else pool.astype(np.int64),
+    )
+
+
+def evaluate(
+    run: Run | Path | str,
+    dataset: Dataset | Path | str | None = None,
+    *,
+    part: str = "test",
+    protocol: Protocol | None = None,
+    device: str = "auto",
+) -> dict[str, float]:
+    """Measure a run on held-out items; stores one rank a case and the metrics in the run.
+
+    Parameters
+    ----------
+    run
+        A run or its folder.
+    dataset
+        The dataset it was fitted on, or its folder; by default where it was then.
+    part
+        ``"test"`` or ``"valid"``.
+    protocol
+        How to measure; by default as the run was validated.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    dict
+        Metric names and values.
+
+    Raises
+    ------
+    RunError
+        If the run is not finished, or the dataset is not the one it was fitted on.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    if part not in ("valid", "test"):
+        raise ConfigError(f"part: `{part}` is not one of valid, test")
+    config = run.config
+    if not run.finished:
+        raise RunError(f"{run.path}: is not finished; go on with `nextup fit ... --resume`")
+    if config["learn_from"] == "all" or (config["learn_from"] != "train" and part == "valid"):
+        raise RunError(
+            f"{run.path}: learnt from {config['learn_from']}, so the {part} part is no test of it"
+        )
+    if dataset is None:
+        where = config["dataset"].get("path")
+        if where is None or not Path(where).is_dir():
+            raise RunError(f"{run.path}: its dataset is not at {where}; name it")
+        dataset = where
+    data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
+    check_same_dataset(run, data)
+    protocol = protocol or Protocol(**config["protocol"])
+    fabric = make_fabric(device, "32")
+    model = load_model(run.recommender_folder)[0].to(fabric.device)
+    split = data.split(config["split"])
+    cases = split.test if part == "test" else split.valid
+    ranked = rank_everywhere(fabric, model, cases, split, protocol)
+    values = metrics(ranked)
+    if fabric.is_global_zero:
+        run.note(part, ranked, values)
+    fabric.barrier()
+    return values
+
+
+def check_same_dataset(run: Run, data: Dataset) -> None:
+    """Raise RunError if `data` is not what the run was fitted on."""
+    noted = run.config["dataset"]
+    here = dataset_marks(data)
+    different = [key for key in here if noted.get(key) != here[key]]
+    if different:
+        key = different[0]
+        raise RunError(
+            f"{run.path}: was fitted on a dataset with {key} {noted.get(key)}, this one has "
+            f"{here[key]}; evaluate on the dataset the run was fitted on"
+        )
+
+
+def dataset_marks(data: Dataset) -> dict[str, int | str | None]:
+    """Return by what a run knows its dataset again."""
+    return {
+        "users": data.n_users,
+        "items": data.n_items,
+        "interactions": data.n_interactions,
+    }

@@ -1,0 +1,36 @@
+"""The settings of training, typed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """How a model that learns by gradient is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(200, ge=0, description="the most epochs")
+    batch_size: int = Field(256, ge=1, description="samples of a step, over all processes")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the squared gradient")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW)")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="how the step size falls over the epochs"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps over which the step size rises")
+    clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradient; 0: no limit")
+    metric: str = Field("NDCG@10", description="validation metric that picks the best epoch")
+    patience: int = Field(10, ge=0, description="validations without gain before stopping; 0: none")
+    validate_every: int = Field(1, ge=1, description="epochs between validations")
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of a running average of the weights that is what "
+        "validation and the saved recommender use; 0: none",
+    )
+    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")

@@ -1,0 +1,103 @@
+"""Where training runs: Lightning Fabric gives the device, the precision and the processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from nextup.errors import ConfigError
+
+
+def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
+    """Start Fabric on a device; under ``torchrun`` every process joins.
+
+    Parameters
+    ----------
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    precision
+        ``"auto"`` (bf16 on a GPU that has it, 32 bits elsewhere), ``"32"`` or ``"bf16"``.
+
+    Raises
+    ------
+    ConfigError
+        For another word, or a device this machine does not have.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: `{device}` is not one of auto, cpu, cuda")
+    if precision not in ("auto", "32", "bf16"):
+        raise ConfigError(f"precision: `{precision}` is not one of auto, 32, bf16")
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise ConfigError("device: PyTorch finds no CUDA device here; use --device cpu")
+    use_gpu = has_gpu and device != "cpu"
+    if precision == "auto":
+        precision = "bf16" if use_gpu and torch.cuda.is_bf16_supported() else "32"
+    if not use_gpu:
+        keep_freed_memory()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fabric = Fabric(
+            accelerator="cuda" if use_gpu else "cpu",
+            devices=here,
+            num_nodes=max(world // here, 1),
+            strategy="ddp" if world > 1 else "auto",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )
+        fabric.launch()
+    return fabric
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library (glibc) to keep freed blocks instead of giving them back at every step.
+
+    Tensors of some megabytes are freed and allocated again at each step; returning their pages
+    to the kernel and faulting them in again costs more than some of the arithmetic.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 1 << 28)
+        libc.mallopt(trim_threshold, 1 << 30)
+    except (OSError, AttributeError):
+        return
+
+
+def sum_over_processes(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:
+    """Add up gradients over processes, in one message.
+
+    Each process divides its loss by the targets of the whole step, so the sum is the gradient of
+    the mean over all of them, however the rows were shared out.
+    """
+    if fabric.world_size == 1:
+        return
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat: Any = fabric.all_reduce(torch.cat([g.reshape(-1) for g in grads]), reduce_op="sum")
+    for parameter, part in zip(
+        parameters, flat.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad = part.view_as(parameter)
+
+
+def gather_arrays(fabric: Fabric, mine: NDArray[np.float64], total: int) -> NDArray[np.float64]:
+    """Put together an array of which process ``r`` holds the entries ``r, r + world, ...``."""
+    if fabric.world_size == 1:
+        return mine
+    world = fabric.world_size
+    padded = np.full(-(-total // world), np.nan)
+    padded[: len(mine)] = mine
+    gathered: Any = fabric.all_gather(torch.from_numpy(padded).to(fabric.device))
+    whole: NDArray[np.float64] = gathered.reshape(world, -1).T.reshape(-1)[:total].cpu().numpy()
+    return whole

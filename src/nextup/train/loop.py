@@ -1,0 +1,238 @@
+"""The loop: epochs of steps, validation, early stopping, checkpoints.
+
+Everything random in a step follows from ``(seed, epoch, step)`` alone, so a run that was killed
+goes on from its last checkpoint and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from nextup.data.batches import TrainingStream, hash_seed
+from nextup.data.sequences import Sequences
+from nextup.data.split import Split
+from nextup.errors import NextupError
+from nextup.evaluate.metrics import metrics
+from nextup.evaluate.protocol import Protocol
+from nextup.models.base import Recommender
+from nextup.train import checkpoint
+from nextup.train.assess import rank_everywhere
+from nextup.train.checkpoint import Progress
+from nextup.train.config import TrainConfig
+from nextup.train.device import sum_over_processes
+from nextup.train.progress import Bar, Log, peak_memory_mb
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Job:
+    """What the loop needs to know."""
+
+    fabric: Fabric
+    model: Recommender
+    config: TrainConfig
+    split: Split
+    train: Sequences
+    protocol: Protocol
+    seed: int
+    validates: bool
+    folder: Path
+    shown: bool
+
+
+class Loop:
+    """Trains one model to its end, from wherever its checkpoint stands."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.model, self.config = job, job.model, job.config
+        self.fabric, device = job.fabric, job.fabric.device
+        self.stream = TrainingStream(
+            job.train,
+            targets=self.model.targets,
+            max_length=self.model.config.max_length,
+            batch_size=self.config.batch_size,
+            negatives=self.model.negative_sampler(job.train, device),
+            seed=job.seed,
+            device=device,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=self.config.learning_rate,
+            betas=(self.config.beta1, self.config.beta2),
+            weight_decay=self.config.weight_decay,
+            fused=True,
+        )
+        self.progress = Progress()
+        self.best: Weights = {}
+        self.average: Weights = self._weights(copy=True) if self.config.average else {}
+        self.epoch_loss = torch.zeros(2, dtype=torch.float64, device=device)
+        self.file = job.folder / "checkpoint" / "state.safetensors"
+        if self.file.is_file():
+            self._restore()
+        log = job.folder / "log.jsonl" if self.fabric.is_global_zero else None
+        self.log = Log(log, self.progress.log_bytes)
+
+    def run(self) -> dict[str, float]:
+        """Train to the end and leave the best weights in the model; return what to remember."""
+        with Bar(
+            self.job.shown and self.fabric.is_global_zero, self.config.epochs, self.config.metric
+        ) as bar:
+            while not self.progress.stopped and self.progress.epoch < self.config.epochs:
+                self._epoch(bar)
+        if self.best:
+            self.model.load_state_dict(self.best)
+        elif self.average:
+            self.model.load_state_dict(self.average)
+        return {
+            "epochs": self.progress.epoch,
+            "best_epoch": self.progress.best_epoch + 1,
+            "train_seconds": round(self.progress.seconds, 3),
+        }
+
+    # ---- an epoch -----------------------------------------------------------------------------
+    def _epoch(self, bar: Bar) -> None:
+        progress, epoch = self.progress, self.progress.epoch
+        clock = saved = time.perf_counter()
+        first = progress.step
+        bar.start_epoch(epoch, len(self.stream), first)
+        if first == 0:
+            self.epoch_loss.zero_()
+        order = self.stream.order(epoch)
+        rows = 0
+        for step in range(first, len(self.stream)):
+            total = self._step(order, epoch, step)
+            rows += min(self.config.batch_size, len(order) - step * self.config.batch_size)
+            self.epoch_loss += torch.stack([total.double(), torch.ones_like(total).double()])
+            progress.step = step + 1
+            now = time.perf_counter()
+            shown = bar.live and step % 10 == 0
+            bar.step(float(total) if shown else None, rows / (now - clock))
+            if now - saved > self.config.checkpoint_seconds:
+                progress.seconds += now - saved
+                saved = now
+                self._save()
+        self._check_finite(epoch)
+        trained = time.perf_counter()
+        entry = {
+            "epoch": epoch + 1,
+            "loss": float(self.epoch_loss[0] / self.epoch_loss[1]),
+            "sequences_per_second": round(rows / max(trained - clock, 1e-9), 1),
+            "seconds": round(trained - clock, 3),
+        }
+        progress.epoch, progress.step = epoch + 1, 0
+        best = False
+        due = progress.epoch % self.config.validate_every == 0
+        if self.job.validates and (due or progress.epoch == self.config.epochs):
+            measured = self._validate()
+            entry.update({name: round(value, 6) for name, value in measured.items()})
+            best = measured[self.config.metric] > progress.best_value
+            if best:
+                progress.best_value = measured[self.config.metric]
+                progress.best_epoch, progress.stale = epoch, 0
+                self.best = {k: v.clone() for k, v in self._answering_weights().items()}
+            else:
+                progress.stale += 1
+            progress.stopped = 0 < self.config.patience <= progress.stale
+        end = time.perf_counter()
+        entry["validation_seconds"] = round(end - trained, 3)
+        entry["peak_memory_mb"] = peak_memory_mb()
+        progress.seconds += end - saved
+        self.log.write(**entry)
+        bar.end_epoch(epoch, entry, best)
+        self._save()
+
+    def _step(self, order: object, epoch: int, step: int) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(epoch * len(self.stream) + step)
+        batch = self.stream.batch(order, epoch, step)  # type: ignore[arg-type]
+        torch.manual_seed(hash_seed(self.job.seed, epoch, step, self.fabric.global_rank, 1))
+        self.model.train()
+        with self.fabric.autocast():
+            losses = self.model.loss(batch)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        sum_over_processes(self.fabric, self.parameters)
+        if self.config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            self._update_average(epoch * len(self.stream) + step)
+        total = losses.total.detach()
+        if self.fabric.world_size > 1:
+            total = self.fabric.all_reduce(total, reduce_op="sum")  # type: ignore[assignment]
+        return total
+
+    def learning_rate(self, step: int) -> float:
+        """Return the step size of a step counted over all epochs."""
+        config = self.config
+        if step < config.warmup_steps:
+            return config.learning_rate * (step + 1) / config.warmup_steps
+        if config.schedule == "constant":
+            return config.learning_rate
+        last = max(config.epochs * len(self.stream) - config.warmup_steps, 1)
+        done = min((step - config.warmup_steps) / last, 1.0)
+        left = 1.0 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return config.learning_rate * left
+
+    # ---- validation ---------------------------------------------------------------------------
+    def _validate(self) -> dict[str, float]:
+        job = self.job
+        current = self._weights(copy=True) if self.average else None
+        if self.average:
+            self.model.load_state_dict(self.average)
+        ranked = rank_everywhere(self.fabric, self.model, job.split.valid, job.split, job.protocol)
+        if current is not None:
+            self.model.load_state_dict(current)
+        return metrics(ranked)
+
+    def _answering_weights(self) -> Weights:
+        return self.average or self._weights(copy=False)
+
+    def _weights(self, copy: bool) -> Weights:
+        state = self.model.state_dict()
+        return {name: t.detach().clone() if copy else t.detach() for name, t in state.items()}
+
+    def _update_average(self, step: int) -> None:
+        # Early on the average follows faster, so that the fresh weights are soon forgotten.
+        decay = min(self.config.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1 - decay)
+                else:
+                    self.average[name].copy_(value)
+
+    def _check_finite(self, epoch: int) -> None:
+        if not bool(torch.isfinite(self.epoch_loss).all()):
+            raise NextupError(
+                f"training: the loss of epoch {epoch + 1} is not finite; try a smaller "
+                "learning_rate, a clip_norm of 1, or precision 32"
+            )
+
+    # ---- checkpoints --------------------------------------------------------------------------
+    def _save(self) -> None:
+        if self.fabric.is_global_zero:
+            self.progress.log_bytes = self.log.length
+            others = {"best": self.best, "average": self.average, "sums": {"loss": self.epoch_loss}}
+            checkpoint.save(
+                self.file, self.progress, self._weights(copy=False), self.optimizer, others
+            )
+        self.fabric.barrier()
+
+    def _restore(self) -> None:
+        self.progress, groups = checkpoint.load(self.file, self.fabric.device, self.optimizer)
+        self.model.load_state_dict(groups["model"])
+        self.best = groups.get("best", {})
+        self.average = groups.get("average", {})
+        self.epoch_loss = groups["sums"]["loss"]
