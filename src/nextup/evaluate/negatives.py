@@ -68,10 +68,11 @@ def draw_negatives(
             "use fewer negatives or full ranking"
         )
     stream = hashed(hashed(np.full(1, seed, dtype=np.uint64)) ^ distinct.astype(np.uint64))
+    steps = np.arange(n, dtype=np.uint64) * _GOLDEN
     chosen = np.empty((len(distinct), n), dtype=np.int64)
     for step in range(n):
         top = left - n + step
-        bits = hashed(stream + np.uint64(step) * _GOLDEN) >> np.uint64(11)
+        bits = hashed(stream + steps[step]) >> np.uint64(11)
         drawn = np.floor(bits.astype(np.float64) * 2.0**-53 * (top + 1)).astype(np.int64)
         repeated = (chosen[:, :step] == drawn[:, None]).any(axis=1)
         chosen[:, step] = np.where(repeated, top, drawn)
