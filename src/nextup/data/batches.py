@@ -129,6 +129,12 @@ def gather(
     return Batch(tokens, lengths, order, torch.from_numpy(owners).to(items.device))
 
 
+def items_on(sequences: Sequences, device: torch.device | str) -> Tensor:
+    """``int32[n]``: the items of all spans as a tensor; a memory-mapped array is read in once."""
+    items = np.ascontiguousarray(sequences.items)
+    return torch.from_numpy(items if items.flags.writeable else items.copy()).to(device)
+
+
 def batch_of_lists(
     histories: Sequence[Sequence[int]], max_length: int, device: torch.device | str = "cpu"
 ) -> Batch:
@@ -191,7 +197,7 @@ class TrainingStream:
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.world = rank, world
-        self.items = torch.from_numpy(np.ascontiguousarray(train.items)).to(device)
+        self.items = items_on(train, device)
         self.negatives = negatives
         self.users, self.starts, self.ends = long, train.starts[long], train.ends[long]
         if targets == "prefix":

@@ -5,7 +5,7 @@ LMA4Rec paper): BERT's post-norm block. Original: Kang & McAuley, SASRec, ICDM 2
 published code normalises only the queries and adds the residual to the normalised query.
 
 Every block computes on packed tokens ``[N, d]``. Asked for the last item of each row only
-(`last_only`), it computes queries, residual and feed-forward for those rows alone.
+(`last_at`), it computes queries, residual and feed-forward for those rows alone.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class PostNormBlock(nn.Module):
         self.attention_drop = Dropout(dropout)
         self.output_drop: nn.Module = Dropout(dropout)
 
-    def forward(self, x: Tensor, packing: Packing, last_only: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
-        queries, keys_values = _project(self.query_key_value, x, last_only)
-        if last_only is not None:
-            x = x[last_only]
+        queries, keys_values = _project(self.query_key_value, x, last_at)
+        if last_at is not None:
+            x = x[last_at]
         mixed = packed_attention(
             queries,
             keys_values,
             packing,
             heads=self.heads,
             causal=self.causal,
-            last_only=last_only is not None,
+            last_at=last_at,
             dropout_rate=self.attention_dropout,
             training=self.training,
         )
@@ -98,17 +98,17 @@ class OriginalBlock(nn.Module):
         self.contract = nn.Linear(width, width)
         self.expand_drop, self.output_drop = Dropout(dropout), Dropout(dropout)
 
-    def forward(self, x: Tensor, packing: Packing, last_only: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
         width = x.shape[1]
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
-        normed = self.query_norm(x if last_only is None else x[last_only])
+        normed = self.query_norm(x if last_at is None else x[last_at])
         mixed = packed_attention(
             nn.functional.linear(normed, weight[:width], bias[:width]),
             nn.functional.linear(x, weight[width:], bias[width:]),
             packing,
             heads=self.heads,
-            last_only=last_only is not None,
+            last_at=last_at,
             dropout_rate=self.dropout,
             training=self.training,
         )
@@ -118,14 +118,14 @@ class OriginalBlock(nn.Module):
         return result
 
 
-def _project(layer: nn.Linear, x: Tensor, last_only: Tensor | None) -> tuple[Tensor, Tensor]:
+def _project(layer: nn.Linear, x: Tensor, last_at: Tensor | None) -> tuple[Tensor, Tensor]:
     """Queries ``[N, d]``, or ``[B, d]`` of the tokens asked for, and keys and values."""
     width = x.shape[1]
-    if last_only is None:
+    if last_at is None:
         queries, keys_values = layer(x).split([width, 2 * width], dim=-1)
         return queries, keys_values
     weight, bias = layer.weight, layer.bias
-    queries = nn.functional.linear(x[last_only], weight[:width], bias[:width])
+    queries = nn.functional.linear(x[last_at], weight[:width], bias[:width])
     return queries, nn.functional.linear(x, weight[width:], bias[width:])
 
 
