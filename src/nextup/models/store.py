@@ -127,6 +127,8 @@ def load_model(
             raise RunError(f"{folder}: `{name}` is missing; the recommender is incomplete")
         if not isinstance(sums, dict) or _checksum(folder / name) != sums.get(name):
             raise _damaged(folder / name, "its checksum is not the one noted when it was saved")
+    if not isinstance(card.get("config"), dict):
+        raise _damaged(folder / CARD, "`config` is not a JSON object")
     try:
         model = make_model(card["model"], int(card["n_items"]), card["config"])
         catalog = Catalog.from_json(_read_json(folder, CATALOG))
