@@ -42,10 +42,9 @@ def plain_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the state dict of ``nextup``'s SASRec (``block="s3"``) for ``PlainSASRec``."""
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
-        if ".key_value." in name:
-            key, values = value.chunk(2)
-            renamed[name.replace("key_value", "key")] = key
-            renamed[name.replace("key_value", "value")] = values
+        if ".query_key_value." in name:
+            for part, weight in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[name.replace("query_key_value", part)] = weight
             continue
         for ours, plain in NAMES.items():
             if name.startswith(ours) or (ours[0] == "." and ours in name):
