@@ -54,11 +54,15 @@ def prepare(path: Path, folder: Path) -> None:
     read_seconds = time.perf_counter() - start
     dataset.save(folder)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+    used = resource.getrusage(resource.RUSAGE_SELF)
     counts = dataset.card["counts"]
-    print(
-        json.dumps({"seconds": seconds, "read_seconds": read_seconds, "peak_kib": peak, **counts})
-    )
+    measured = {
+        "seconds": seconds,
+        "read_seconds": read_seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_kib": used.ru_maxrss,  # KiB on Linux
+    }
+    print(json.dumps({**measured, **counts}))
 
 
 def child(*arguments: str) -> str:
@@ -85,6 +89,7 @@ def measure(millions: float, scratch: Path) -> dict[str, float]:
         "dataset_mb": round(written / 1e6, 1),
         "seconds": round(found["seconds"], 2),
         "seconds_reading": round(found["read_seconds"], 2),
+        "cpu_seconds": round(found["cpu_seconds"], 2),
         "peak_mb": round(found["peak_kib"] * 1024 / 1e6, 1),
         "users": found["users"],
         "items": found["items"],
@@ -125,11 +130,13 @@ def main() -> None:
         for millions in given.millions:
             rows.append(measure(millions, Path(scratch)))
             print(rows[-1], flush=True)
+    load = os.getloadavg()[0]
     report = {
         "command": "python benchmarks/scale_prepare.py --millions "
         + " ".join(f"{m:g}" for m in given.millions),
         "commit": commit(),
         "hardware": hardware(),
+        "load_average": round(load, 1),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

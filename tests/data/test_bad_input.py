@@ -266,6 +266,15 @@ def test_times_with_fractions_are_windowed_in_their_own_unit(tmp_path: Path) -> 
     assert dataset.card["time"]["scaled_by"] == 1_000_000
 
 
+def test_times_can_be_left_unread(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,date\n1,7,2 Jan\n1,5,1 Jan\n")
+    assert "line 2: unparseable time: `2 Jan`" in refusal(path)
+    assert "--time none" in refusal(path)
+    dataset = read(path, time="none")
+    assert dataset.times is None and dataset.sequences[0].tolist() == [2, 1]
+
+
 def test_settings_that_need_a_side_file(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text(GOOD)

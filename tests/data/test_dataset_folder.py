@@ -147,7 +147,7 @@ def test_file_size_limit(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(InputError, match="nothing was left behind"):
-            dataset.save(tmp_path / "d")
+            dataset.save(tmp_path / "new" / "folders" / "d")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

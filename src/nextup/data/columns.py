@@ -118,7 +118,10 @@ def fields_of(line: str, delimiter: str) -> list[str]:
     """Part one line of text at its delimiter, minding quotes."""
     if len(delimiter) > 1:
         return line.split(delimiter)
-    return next(csv.reader([line], delimiter=delimiter), [])
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # such as a carriage return inside; the rows are checked one by one later
+        return line.split(delimiter)
 
 
 def map_columns(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +46,9 @@ def write_folder(
                 f"{path}: exists and is not a prepared dataset, so it is not overwritten; "
                 "choose another path or remove it yourself"
             )
-    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    mark = secrets.token_hex(4)
+    partial = path.parent / f".{path.name}.partial-{mark}"
+    made = [parent for parent in path.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True)
         for name, array in arrays.items():
@@ -52,16 +56,16 @@ def write_folder(
         for name, document in documents.items():
             _write_document(partial / f"{name}.json", document)
         _sync(partial)
-        _put_in_place(partial, path)
+        _put_in_place(partial, path, mark)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial, made)
         reason = error.strerror or str(error)
         raise InputError(
             f"{path}: could not be written ({reason}); nothing was left behind: free some disk "
             "space, check the permissions, or choose another path"
         ) from error
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial, made)
         raise
 
 
@@ -126,11 +130,18 @@ def _write_document(path: Path, document: Any) -> None:
         os.fsync(file.fileno())
 
 
-def _put_in_place(partial: Path, path: Path) -> None:
+def _remove(partial: Path, made: list[Path]) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    for parent in made:
+        with contextlib.suppress(OSError):
+            parent.rmdir()
+
+
+def _put_in_place(partial: Path, path: Path, mark: str) -> None:
     if not path.exists():
         partial.rename(path)
     else:
-        old = path.parent / f".{path.name}.old-{os.getpid()}"
+        old = path.parent / f".{path.name}.old-{mark}"
         path.rename(old)
         try:
             partial.rename(path)

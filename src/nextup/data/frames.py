@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +120,8 @@ def open_parquet(path: Path, fingerprint: Fingerprint) -> Path | io.BytesIO:
 def parquet_columns(source: Path | io.BytesIO, where: str) -> list[str]:
     """Return the names of the columns of a Parquet file."""
     try:
-        return list(pl.read_parquet_schema(source))
+        with _without_stderr():
+            return list(pl.read_parquet_schema(source))
     except BaseException as error:
         raise damaged(error, where) from error
 
@@ -128,9 +131,27 @@ def parquet_frame(source: Path | io.BytesIO, columns: list[str] | None, where: s
     try:
         if isinstance(source, io.BytesIO):
             source.seek(0)
-        return pl.read_parquet(source, columns=columns)
+        with _without_stderr():
+            return pl.read_parquet(source, columns=columns)
     except BaseException as error:
         raise damaged(error, where) from error
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Keep a reader's panics off the terminal: they are printed before they can be caught."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # no such stream: nothing to keep clean
+        yield
+        return
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def damaged(error: BaseException, where: str) -> BaseException:

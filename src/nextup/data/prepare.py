@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nextup.data.clean import Filters, core_remedy, describe, first_of_each, k_core, repeats
 from nextup.data.columns import ColumnName, Say
 from nextup.data.dataset import FORMAT, VERSION, Dataset
+from nextup.data.order import order_of
 from nextup.data.rawids import RawIds
 from nextup.data.read import Origin, Reading, read_log
 from nextup.data.sequences import Sequences
@@ -64,7 +64,8 @@ def read(
         also gzipped), or a pandas or Polars frame.
     user, item, time, rating
         The columns, by name or by number from 1; guessed from the usual names where None. Without
-        a time, the log's order is the order. Ratings are read only for `min_rating`.
+        a time (none found, or ``time="none"``), the log's order is the order. Ratings are read
+        only for `min_rating`.
     format
         ``csv``, ``tsv``, ``parquet``, ``jsonl``, ``json``, ``s3rec``, ``gaps`` or ``pairs``; by
         default told from the file's extension, else from its content.
@@ -124,7 +125,7 @@ def read(
     where = origin.name
     filters = Filters(where)
     _filter_rows(log, filters, min_rating, since, until)
-    order = _order(log)
+    order = order_of(log.users, log.times)
     if order is not None:
         log.users, log.items = log.users[order], log.items[order]
         log.times = None if log.times is None else log.times[order]
@@ -178,29 +179,6 @@ def _filter_rows(
         mask = log.ratings >= min_rating
         remedy = f"the highest rating is {highest:g}: lower it to that at most"
         log.keep(filters.count("min-rating", float(min_rating), mask, remedy))
-
-
-def _order(log: Log) -> NDArray[np.int64] | None:
-    """Return the stable order by user and time, None if the rows stand in it already."""
-    same_user = log.users[1:] == log.users[:-1]
-    in_order = log.users[1:] > log.users[:-1]
-    if log.times is None:
-        if bool((same_user | in_order).all()):
-            return None
-        return np.argsort(log.users, kind="stable")
-    in_order |= same_user & (log.times[1:] >= log.times[:-1])
-    if bool(in_order.all()):
-        return None
-    del same_user, in_order
-    first, last = int(log.times.min()), int(log.times.max())
-    span = last - first + 1
-    if span * (int(log.users.max()) + 1) < 2**63:  # one key sorts faster and in less memory
-        key = log.users.astype(np.int64)
-        key *= span
-        key += log.times
-        key -= first
-        return np.argsort(key, kind="stable")
-    return np.lexsort((log.times, log.users))
 
 
 def _number(log: Log) -> tuple[Sequences, RawIds, RawIds]:

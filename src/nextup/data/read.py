@@ -170,7 +170,10 @@ def _format_of_text(block: Block, delimiter: str | None) -> str:
 
 def _wanted(reading: Reading) -> dict[str, ColumnName | None]:
     roles = ["user", "item", "time", "rating"] if reading.need_rating else ["user", "item", "time"]
-    return {role: reading.columns.get(role) for role in roles}
+    wanted = {role: reading.columns.get(role) for role in roles}
+    if str(wanted["time"]).lower() == "none" and wanted["time"] is not None:
+        del wanted["time"]
+    return wanted
 
 
 def _required(reading: Reading) -> list[str]:
@@ -212,7 +215,7 @@ def _read_text(path: Path, chosen: str, reading: Reading, say: Say) -> tuple[Log
         text_ids=reading.text_ids,
         times=TimeColumn("gaps") if chosen == "gaps" else None,
     )
-    if sequences and (reading.need_rating or reading.columns.get("time") is not None):
+    if sequences and (reading.need_rating or _wanted(reading).get("time") is not None):
         raise InputError(
             f"{where}: {FORMATS[chosen]} has no columns for ratings or times; name another format "
             "with --format, or leave those settings out"

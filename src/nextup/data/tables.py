@@ -171,14 +171,11 @@ def _read_fast(text: bytes, layout: Layout) -> pl.DataFrame | None:
             schema={f"c{at}": pl.String for at in range(layout.width)},
             columns=None if quotes else needed,
         )
+        suspects = {*needed, layout.width - 1} if quotes else set(needed)
+        usual = not any(frame[f"c{at}"].null_count() for at in suspects)
     except Exception:  # whatever is wrong with it, the slow way says it better
         return None
-    if frame.height != rows:
-        return None
-    suspects = {*needed, layout.width - 1} if quotes else set(needed)
-    if any(frame[f"c{at}"].null_count() for at in suspects):
-        return None
-    return frame
+    return frame if usual and frame.height == rows else None
 
 
 def _read_slowly(text: bytes, line: int, layout: Layout, where: str) -> Chunk:

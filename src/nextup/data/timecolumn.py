@@ -40,9 +40,14 @@ class TimeColumn:
 
         if not wrong.any():
             return take, []
-        kind = "an ISO date like the others" if self._kind == "date" else "a number or an ISO date"
-        reason = "unparseable time"
-        return take, [Wrong(reason, wrong, lambda row: f"`{series[row]}` is not {kind}")]
+        kind = {"date": "an ISO date", "number": "a number"}.get(self._kind)
+        what = f"{kind} like the others" if kind else "a number or an ISO date"
+        ways = "--time names another column, --time none goes by the order of the log"
+
+        def show(row: int) -> str:
+            return f"`{series[row]}` is not {what} ({ways})"
+
+        return take, [Wrong("unparseable time", wrong, show)]
 
     def _parse(self, series: pl.Series) -> tuple[NDArray, Mask]:
         if series.dtype.is_temporal():
