@@ -49,7 +49,7 @@ def run_one(label: str, seed: int, device: str) -> None:
     from nextup.train.assess import evaluate
     from nextup.train.fit import fit
 
-    dataset, model, recipe = (label.split(":") + [""])[:3]
+    dataset, model, recipe = [*label.split(":"), ""][:3]
     name = f"{dataset}-{model}-{recipe or 'default'}-seed{seed}"
     path = ROOT / "runs" / "quality" / name
     started = path.with_suffix(".started.json")  # a run that goes on keeps its first commit

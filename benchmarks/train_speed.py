@@ -135,12 +135,12 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     from common import timed
-    from plain_sasrec import PlainSASRec, steps_per_epoch, train_epoch
-    from record import record
     from run import PeerError, run_peer
     from same_losses import largest_difference
 
     from nextup.data.public import read_public
+    from plain_sasrec import PlainSASRec, steps_per_epoch, train_epoch
+    from record import record
 
     data = read_public(args.data)
     split = data.split("leave-one-out")
