@@ -15,7 +15,9 @@ Kang & McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018. Three for
     Either block with a (sampled) softmax over the catalogue; Klenitskiy & Vasilev, RecSys 2023.
 
 Positions are slots counted from the end of the history (the published codes pad on the left), so
-a position means "how many items ago". Departures: padding is never computed on, hence no masks
+a position means "how many items ago". With a target after every item most targets are then
+predicted from slots that no answer is ever read from; ``positions="start"`` counts from the start
+instead and has no such gap between training and answering. Departures: padding is never computed on, hence no masks
 for it; negatives come from ``1..I`` only, and by default may be the user's later items (the public
 S3-Rec code draws the mask token too, and excludes validation and test items: `exclude_future`).
 """
@@ -44,6 +46,11 @@ class SASRecConfig(NextItemConfig):
     width: int = Field(64, ge=1, description="width of embeddings and states (d)")
     layers: int = Field(2, ge=0, description="number of blocks")
     heads: int = Field(2, ge=1, description="attention heads; must divide width")
+    positions: Literal["recency", "start", "none"] = Field(
+        "recency",
+        description="count places from the end of the history, as the published codes do by "
+        "padding on the left, or from its start, or not at all",
+    )
     inner: int | None = Field(None, description="s3: feed-forward width, by default 4 * width")
     dropout: float = Field(0.5, ge=0, lt=1, description="on embeddings and after sub-layers")
     attention_dropout: float | None = Field(
@@ -71,7 +78,9 @@ class SASRec(NextItemRecommender):
         super().__init__(config, n_items)
         width, rate = config.width, config.dropout
         self.items = nn.Embedding(n_items + 1, width, padding_idx=0)
-        self.positions = nn.Embedding(config.max_length, width)
+        self.positions = (
+            None if config.positions == "none" else nn.Embedding(config.max_length, width)
+        )
         self.embedding_drop = Dropout(rate)
         blocks: list[nn.Module]
         if config.block == "s3":
@@ -107,9 +116,15 @@ class SASRec(NextItemRecommender):
         x = self.items(batch.tokens)
         if self.config.block == "original":
             x = x * math.sqrt(self.config.width)
-        x = x + self.positions(packing.slots(self.config.max_length))
+        if self.positions is not None:
+            x = x + self.positions(self._places(packing))
         result: Tensor = self.embedding_drop(self.input_norm(x))
         return result
+
+    def _places(self, packing: Packing) -> Tensor:
+        if self.config.positions == "start":
+            return packing.indices()
+        return packing.slots(self.config.max_length)
 
     def encode(self, batch: Batch, last_only: bool) -> Tensor:
         """States of all tokens ``[N, d]``, or of each row's last ``[B, d]``."""

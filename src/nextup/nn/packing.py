@@ -77,6 +77,11 @@ class Packing:
         """
         return self._to(np.arange(self.n_tokens) + np.repeat(max_length - self.ends, self.lengths))
 
+    def indices(self) -> Tensor:
+        """``int64[N]``: the place of each token in its row, counted from its start."""
+        first = np.repeat(self.ends - self.lengths, self.lengths)
+        return self._to(np.arange(self.n_tokens) - first)
+
     def spread(self, packed: Tensor) -> Tensor:
         """``[N, d]`` to ``[windows, width, d]``; places without a token are zero."""
         if self.places is not None:
