@@ -15,11 +15,13 @@ Kang & McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018. Three for
     Either block with a (sampled) softmax over the catalogue; Klenitskiy & Vasilev, RecSys 2023.
 
 Positions are slots counted from the end of the history (the published codes pad on the left), so
-a position means "how many items ago". With a target after every item most targets are then
+a position means "how many items ago". With a target after every item, most targets are then
 predicted from slots that no answer is ever read from; ``positions="start"`` counts from the start
-instead and has no such gap between training and answering. Departures: padding is never computed on, hence no masks
-for it; negatives come from ``1..I`` only, and by default may be the user's later items (the public
-S3-Rec code draws the mask token too, and excludes validation and test items: `exclude_future`).
+instead and has no such gap between training and answering.
+
+Departures: padding is never computed on, hence no masks for it; negatives come from ``1..I``
+only, and by default may be the user's later items (the public S3-Rec code draws the mask token
+too, and excludes validation and test items: `exclude_future`).
 """
 
 from __future__ import annotations

@@ -40,8 +40,9 @@ def _sweep(
     if bias is not None:
         bound = bound + bias.abs().max()
     shift_needed = states.device.type != "cpu" or not float(bound) < SAFE_EXPONENT
-    losses = torch.empty(count, dtype=torch.float32, device=states.device)
-    target_logits = (states * table[targets]).sum(dim=1).float()
+    wide = torch.promote_types(states.dtype, torch.float32)  # what sums and losses are kept in
+    losses = torch.empty(count, dtype=wide, device=states.device)
+    target_logits = (states * table[targets]).sum(dim=1).to(wide)
     if bias is not None:
         target_logits = target_logits + bias[targets]
     learn = weights is not None
@@ -60,7 +61,7 @@ def _sweep(
         if shift_needed:
             shift = logits.amax(dim=0)
             logits.sub_(shift)
-        sums = logits.exp_().sum(dim=0, dtype=torch.float32)
+        sums = logits.exp_().sum(dim=0, dtype=wide)
         losses[first:end] = sums.log() + shift - target_logits[first:end]
         if weights is None or grad_states is None or grad_table is None:
             continue
