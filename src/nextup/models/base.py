@@ -74,8 +74,14 @@ class Recommender(nn.Module):
         """Which targets a training step has; see `TrainingStream`."""
         return "every"
 
-    def negative_sampler(self, train: Sequences, device: torch.device) -> NegativeSampler | None:
-        """Return what draws this model's negatives, or None if its loss needs none."""
+    def negative_sampler(
+        self, train: Sequences, device: torch.device, whole: Sequences | None = None
+    ) -> NegativeSampler | None:
+        """Return what draws this model's negatives, or None if its loss needs none.
+
+        `whole` is everything each user did; only a model that is asked to repeat the public
+        codes' habit of never drawing a user's held-out items may look at it.
+        """
         return None
 
     def loss(self, batch: Batch) -> Losses:

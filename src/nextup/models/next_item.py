@@ -73,7 +73,9 @@ class NextItemRecommender(Recommender):
         """``[B, D]``: the state after each row's last item."""
         return self.encode(batch, last_only=True)
 
-    def negative_sampler(self, train: Sequences, device: torch.device) -> NegativeSampler | None:
+    def negative_sampler(
+        self, train: Sequences, device: torch.device, whole: Sequences | None = None
+    ) -> NegativeSampler | None:
         """Return the sampler that the loss needs."""
         config = self.config
         if config.loss == "softmax":
@@ -83,7 +85,8 @@ class NextItemRecommender(Recommender):
             return PopularityNegatives(
                 counts, config.negatives, config.negative_power, config.in_batch, device
             )
-        return UniformNegatives(self.n_items, config.negatives, train, device)
+        never = whole if config.exclude_future and whole is not None else train
+        return UniformNegatives(self.n_items, config.negatives, never, device)
 
     def loss(self, batch: Batch) -> Losses:
         """Mean loss over the step's targets."""

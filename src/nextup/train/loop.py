@@ -59,7 +59,7 @@ class Loop:
             targets=self.model.targets,
             max_length=self.model.config.max_length,
             batch_size=self.config.batch_size,
-            negatives=self.model.negative_sampler(job.train, device),
+            negatives=self.model.negative_sampler(job.train, device, job.split.whole),
             seed=job.seed,
             device=device,
             rank=self.fabric.global_rank,
