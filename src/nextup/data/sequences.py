@@ -75,7 +75,8 @@ class Sequences:
         """``int64[sum of lengths]``: where in `items` each item of each history stands."""
         lengths = self.lengths
         offsets = np.cumsum(lengths) - lengths
-        return np.arange(int(lengths.sum())) + np.repeat(self.starts - offsets, lengths)
+        moved: NDArray[np.int64] = np.repeat(self.starts - offsets, lengths)
+        return moved + np.arange(len(moved))
 
     @classmethod
     def from_lists(cls, histories: Iterable[Iterable[int]]) -> Sequences:

@@ -152,7 +152,8 @@ def by_time(
 
     def first_at(point: int) -> NDArray[np.int64]:
         before = np.concatenate(([0], np.cumsum(np.asarray(times) < point)))
-        return whole.starts + (before[whole.ends] - before[whole.starts])
+        at: NDArray[np.int64] = whole.starts + (before[whole.ends] - before[whole.starts])
+        return at
 
     valid_at, test_at = first_at(valid_from), first_at(test_from)
 
