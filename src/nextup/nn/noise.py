@@ -27,7 +27,7 @@ def keep_mask(shape: torch.Size, rate: float, device: torch.device) -> tuple[Ten
         return torch.rand(shape, device=device) >= rate, 1.0 / (1.0 - rate)
     fine = (rate * 256) != int(rate * 256)
     per_word, levels = (4, 65536) if fine else (8, 256)
-    threshold = round(rate * levels)
+    threshold = min(round(rate * levels), levels - 1)
     words = torch.empty(-(-count // per_word), dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.int16 if fine else torch.int8)[:count]
     keep = (draws >= threshold - levels // 2).view(shape)
