@@ -50,29 +50,18 @@ class Cases:
 class Split:
     """Training histories and the held-out cases of validation and test.
 
-    `train` has one span a user (possibly empty); `whole` is everything a user did, used only to
-    draw negatives a user never met.
+    `train` has one span a user (possibly empty), and so has `train_and_valid`: all that lies
+    before the user's first test item, or before the point in time. `whole` is everything a user
+    did, used only to draw negatives a user never met.
     """
 
     name: str
     train: Sequences
+    train_and_valid: Sequences
     valid: Cases
     test: Cases
     whole: Sequences
     leaks: str
-
-    @property
-    def train_and_valid(self) -> Sequences:
-        """One span a user that ends before the first test item of that user."""
-        ends = self.whole.ends.copy()
-        np.minimum.at(ends, self.test.users, self.test.histories.ends)
-        if self.name == "time":  # users without a test case have only what lies before the point
-            tested = np.zeros(len(ends), dtype=bool)
-            tested[self.test.users] = True
-            last_valid = self.train.ends.copy()
-            np.maximum.at(last_valid, self.valid.users, self.valid.histories.ends + 1)
-            ends = np.where(tested, ends, last_valid)
-        return Sequences(self.whole.items, self.whole.starts, ends)
 
 
 TIMELINE_LEAK = (
@@ -113,7 +102,8 @@ def last_n(whole: Sequences, n: int) -> Split:
         )
     ends = whole.ends.copy()
     ends[long] -= 2 * n
-    train = Sequences(whole.items, whole.starts, ends)
+    before_test = whole.ends.copy()
+    before_test[long] -= n
     name = "leave-one-out" if n == 1 else f"last-{n}"
 
     def cases(first: int) -> Cases:
@@ -121,7 +111,15 @@ def last_n(whole: Sequences, n: int) -> Split:
         users = np.repeat(long, n)
         return Cases(Sequences(whole.items, whole.starts[users], at), whole.items[at], users)
 
-    return Split(name, train, cases(2 * n), cases(n), whole, TIMELINE_LEAK)
+    return Split(
+        name,
+        Sequences(whole.items, whole.starts, ends),
+        Sequences(whole.items, whole.starts, before_test),
+        cases(2 * n),
+        cases(n),
+        whole,
+        TIMELINE_LEAK,
+    )
 
 
 def by_time(
@@ -170,6 +168,7 @@ def by_time(
     return Split(
         "time",
         Sequences(whole.items, whole.starts, valid_at),
+        Sequences(whole.items, whole.starts, test_at),
         cases(valid_at, test_at, "validation"),
         cases(test_at, whole.ends, "test"),
         whole,
