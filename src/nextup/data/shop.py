@@ -20,7 +20,6 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -71,7 +70,7 @@ class Shop:
     @property
     def n_items(self) -> int:
         """Items of the catalogue; they are numbered ``1..n_items`` as in `dataset`."""
-        return self.taste.shape[1] - 1
+        return int(self.taste.shape[1]) - 1
 
     def best_scores(self, histories: Sequences | Sequence[Sequence[int]]) -> Floats:
         """Return the exact probability of each next item: the best possible scores.
@@ -195,6 +194,11 @@ class Shop:
         return 1.0 - self._mixed(last, spent, partners[:, None])
 
 
+@dataclass(frozen=True)
+class _Reads:
+    max_length: int
+
+
 class Oracle(torch.nn.Module):
     """The best possible recommender of a shop; it can be ranked like any other model."""
 
@@ -205,8 +209,7 @@ class Oracle(torch.nn.Module):
         super().__init__()
         self.shop = shop
         self.n_items = shop.n_items
-        longest = int(shop.dataset.sequences.lengths.max())
-        self.config = SimpleNamespace(max_length=longest)
+        self.config = _Reads(int(shop.dataset.sequences.lengths.max()))
 
     def scores(self, batch: Batch) -> torch.Tensor:
         """``[B, I + 1]``: the exact probability of each next item, in the batch's row order."""
@@ -214,3 +217,14 @@ class Oracle(torch.nn.Module):
         ends = np.cumsum(batch.lengths)
         best = self.shop.best_scores(Sequences(items, ends - batch.lengths, ends))
         return torch.from_numpy(best).to(batch.device)
+
+    def query(self, batch: Batch) -> torch.Tensor:
+        """Refuse: probabilities of a mixture do not factor."""
+        raise NotImplementedError("the scores of the best possible ranking do not factor")
+
+    def item_vectors(self) -> torch.Tensor:
+        """Refuse: probabilities of a mixture do not factor."""
+        raise NotImplementedError("the scores of the best possible ranking do not factor")
+
+    def item_bias(self) -> None:
+        """Return None: there is none."""

@@ -26,7 +26,7 @@ def simulate(
     seed: int = 0,
     mean_length: float = 15.0,
     stickiness: float = 0.95,
-    follow: float = 0.15,
+    follow: float = 0.05,
     repeats: bool = False,
 ) -> Shop:
     """Open a shop with titled items, and let its customers buy.

@@ -1,0 +1,220 @@
+"""`nextup demo`: from a log to recommendations, on a simulated shop or on a log of your own."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextup.cli.answers import recommendation_table
+from nextup.cli.console import command_line, show, table
+from nextup.data.dataset import Dataset
+from nextup.data.prepare import read
+from nextup.data.shop import Shop
+from nextup.data.simulate import simulate
+from nextup.evaluate.compare import Row, compare
+from nextup.evaluate.protocol import Protocol
+from nextup.evaluate.ranks import CaseRanks, rank_cases
+from nextup.recommend.recommender import LoadedRecommender, load
+from nextup.recommend.typed import typed_items
+from nextup.train.assess import evaluate
+from nextup.train.fit import fit
+
+MODELS = ("pop", "mc1", "sasrec")
+ORACLE = "best possible"
+EXAMPLE = ("two-person tent", "gas stove", "camp lantern")
+_BUDGET = 2.5e10  # targets times items, over all epochs: about two minutes on two cores
+
+Ask = Callable[[], str]
+say = partial(print, flush=True)
+
+
+def run_demo(
+    data: Path | None = None,
+    titles: Path | None = None,
+    out: Path = Path("demo"),
+    *,
+    seed: int = 0,
+    n_users: int = 2000,
+    n_items: int = 500,
+    ask: Ask | None = None,
+) -> dict[str, CaseRanks]:
+    """Fit three models, compare them, and recommend.
+
+    Parameters
+    ----------
+    data, titles
+        A log and the titles of its items; by default a shop is simulated.
+    out
+        Where the dataset and the runs are kept; an earlier demo there is replaced.
+    seed
+        Decides everything random.
+    n_users, n_items
+        Size of the simulated shop.
+    ask
+        Returns what a person types, an empty line to end; by default the terminal is asked, and
+        an example is shown where there is none.
+
+    Returns
+    -------
+    The test ranks by model; with a simulated shop also those of the best possible ranking.
+    """
+    began = time.monotonic()
+    shop = None if data else simulate(n_users, n_items, seed=seed)
+    dataset = _dataset(shop, data, titles, out)
+    folder = dataset.save(out / "dataset", overwrite=True)
+    say(f"{dataset!r}, kept in {folder}")
+    ranks: dict[str, CaseRanks] = {}
+    protocol = Protocol()
+    for name in MODELS:
+        started = time.monotonic()
+        settings = settings_for(dataset) if name == "sasrec" else {}
+        say(f"\nfitting {name}")
+        run = fit(
+            folder,
+            name,
+            run=out / "runs" / name,
+            settings=settings,
+            protocol=protocol,
+            seed=seed,
+            overwrite=True,
+        )
+        evaluate(run, folder)
+        ranks[name] = run.ranks("test")
+        say(f"{name}: fitted and measured in {time.monotonic() - started:.1f} s")
+    cases = dataset.split().test
+    ceiling = None
+    if shop is not None:
+        ranks[ORACLE] = rank_cases(shop.oracle(), cases, protocol)
+        ceiling = shop.ceiling(cases)
+    _show_comparison(ranks, ceiling)
+    recommender = load(out / "runs" / "sasrec")
+    _show_users(recommender, dataset, seed)
+    _show_typed(recommender, out / "runs" / "sasrec", ask)
+    say(f"\nall of it took {time.monotonic() - began:.0f} s; everything is in {out}/")
+    names = [out / "runs" / name for name in MODELS]
+    say(f"next: {command_line('compare', *names, '--baseline', 'mc1')}")
+    if data is None:
+        say(f"or with a log of your own: {command_line('demo', '--data')} LOG --titles ITEMS")
+    return ranks
+
+
+def settings_for(dataset: Dataset) -> dict[str, Any]:
+    """Return settings of SASRec that suit a log's size and end within two minutes or so."""
+    lengths = dataset.sequences.lengths
+    targets = int(np.clip(lengths - 3, 0, 50).sum())
+    epochs = int(_BUDGET / max(1, targets * (dataset.n_items + 2000)))
+    return {
+        "loss": "softmax",
+        "epochs": min(30, max(2, epochs)),
+        "patience": 4,
+        "batch_size": min(256, max(32, 16 * 2 ** int(np.log2(1 + len(lengths) / 1000)))),
+        "learning_rate": 0.003 if len(lengths) < 8000 else 0.001,
+        "dropout": 0.4,
+    }
+
+
+def _dataset(shop: Shop | None, data: Path | None, titles: Path | None, out: Path) -> Dataset:
+    if data is not None:
+        return read(data, items=titles, say=say)
+    assert shop is not None
+    log, items = shop.write(out)
+    say(f"a simulated shop: {log} and {items}")
+    return shop.dataset
+
+
+def _show_comparison(ranks: dict[str, CaseRanks], ceiling: dict[str, float] | None) -> None:
+    found = compare(ranks, baseline="mc1", metrics=["HR@10", "NDCG@10"])
+    rows: dict[str, dict[str, Row]] = {}
+    for row in found.rows:
+        rows.setdefault(row.run, {})[row.metric] = row
+    columns = ["model", "HR@10", "95%", "NDCG@10", "95%", "p against mc1"]
+    lines = []
+    for name, row_of in rows.items():
+        hit, gain = row_of["HR@10"], row_of["NDCG@10"]
+        p = "" if gain.p_value is None else f"{gain.p_value:.3f}".replace("0.000", "<0.001")
+        line = [name, hit.value.mean, _span(hit), gain.value.mean, _span(gain), p]
+        if ceiling:
+            line.append(f"{gain.value.mean / ceiling['NDCG@10']:.0%}")
+        lines.append(line)
+    if ceiling:
+        columns.append("of the ceiling")
+    show(table(columns, lines), "\nThe items held out for test, found among all items")
+    say(f"{found.protocol.describe()}; {found.cases:,} users; split leave-one-out")
+    if ceiling:
+        say(
+            f"the ceiling is HR@10 {ceiling['HR@10']:.4f}, NDCG@10 {ceiling['NDCG@10']:.4f}: what "
+            "the best possible ranking expects\n(the row above is what it happened to reach)"
+        )
+
+
+def _span(row: Row) -> str:
+    return f"{row.value.low:.3f}-{row.value.high:.3f}"
+
+
+def _show_users(recommender: LoadedRecommender, dataset: Dataset, seed: int) -> None:
+    cases = dataset.split().test
+    count = min(3, len(cases))
+    chosen = np.sort(np.random.default_rng(seed).choice(len(cases), count, replace=False))
+    catalog = dataset.catalog
+
+    def named(number: int) -> str:
+        return catalog.title_of(number) or str(catalog.raw_of(number))
+
+    for at in chosen:
+        history = [int(item) for item in cases.histories[int(at)]]
+        found = recommender.recommend([[catalog.raw_of(item) for item in history]], k=5)[0]
+        user = dataset.users[int(cases.users[at])]
+        last = ", ".join(named(item) for item in history[-5:])
+        more = f"{len(history) - 5} more, then " if len(history) > 5 else ""
+        show(recommendation_table(found), f"user {user}: {more}{last}")
+        target = int(cases.targets[at])
+        place = [catalog.number_of(raw) for raw in found.items]
+        where = f"number {place.index(target) + 1} of the list" if target in place else "not listed"
+        say(f"what came next: {named(target)} ({where})")
+
+
+def _show_typed(recommender: LoadedRecommender, run: Path, ask: Ask | None) -> None:
+    """Recommend after what is typed, line by line; after an example where nobody can type."""
+    if ask is None and sys.stdin.isatty():
+        say("\nNow type a history: titles or ids, parted by commas (an empty line ends).")
+        ask = _from_terminal
+    if ask is None:
+        example = _example(recommender)
+        _answer(recommender, example)
+        say(f"next: {command_line('recommend', run, *example)}")
+        return
+    while line := ask().strip():
+        _answer(recommender, line.split(","))
+
+
+def _from_terminal() -> str:
+    try:
+        return input("> ")
+    except EOFError:
+        return ""
+
+
+def _answer(recommender: LoadedRecommender, texts: list[str]) -> None:
+    typed = typed_items(recommender.catalog, texts)
+    for each in typed:
+        say(f"  {each.raw}  {each.note}" if each.found else f"  {each.note}")
+    found = recommender.recommend([[each.raw for each in typed]], k=5)[0]
+    show(recommendation_table(found), "after " + ", ".join(text.strip() for text in texts))
+    if found.note:
+        say(found.note)
+
+
+def _example(recommender: LoadedRecommender) -> list[str]:
+    """Return a history to show: the shop's own example, else three popular items."""
+    catalog = recommender.catalog
+    if all(catalog.find_title(text) for text in EXAMPLE):
+        return list(EXAMPLE)
+    popular = recommender.recommend([[]], k=min(3, recommender.n_items))[0]
+    names = zip(popular.titles, popular.items, strict=True)
+    return [(title or str(raw)).replace(",", " ").strip() for title, raw in names]
