@@ -135,12 +135,12 @@ class PopularityNegatives:
         if not 0.0 <= power <= 1.0:
             raise ConfigError(f"negatives: power is {power}; it must lie between 0 and 1")
         self.n, self.in_batch = n, in_batch
-        counts = np.maximum(np.asarray(counts, dtype=np.float64), 1e-12 if power > 0 else 1.0)
-        weights = counts**power
+        counts = np.asarray(counts, dtype=np.float64)
+        weights = np.maximum(counts, 1e-12) ** power  # never minus infinity as a logarithm
         probability = weights / weights.sum()
         self.cumulative = torch.from_numpy(np.cumsum(probability)).to(device)
         self.drawn = torch.from_numpy(probability).to(device)
-        self.occurring = torch.from_numpy(counts / counts.sum()).to(device)
+        self.occurring = torch.from_numpy(counts / max(counts.sum(), 1.0)).to(device)
 
     def log_q(self, items: Tensor, n_targets: int) -> Tensor:
         """Log of the expected number of times each item appears among the step's negatives."""
