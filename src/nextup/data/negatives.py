@@ -90,9 +90,7 @@ class UniformNegatives:
         again = self._met(base + items)
         while bool(again.any()):
             count = int(again.sum())
-            fresh = torch.randint(
-                1, self.n_items + 1, (count,), generator=generator, device=device
-            )
+            fresh = torch.randint(1, self.n_items + 1, (count,), generator=generator, device=device)
             items[again] = fresh
             still = self._met(base[again] + fresh)
             again[again.clone()] = still

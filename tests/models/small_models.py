@@ -1,0 +1,150 @@
+"""Every registered model, small enough to test: what the conformance suite runs over.
+
+A model takes part by being registered. Its settings are shrunk by the names of their fields
+(`SMALL`); a model whose fields have other names, or that has several forms worth testing, gets
+lines of its own in `FORMS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextup.data.batches import Batch, TrainingStream
+from nextup.data.catalog import Catalog
+from nextup.data.dataset import Dataset
+from nextup.data.rawids import RawIds
+from nextup.data.sequences import Sequences
+from nextup.models.base import Recommender, make_model, models
+
+N_ITEMS, MAX_LENGTH = 40, 8
+
+SMALL: dict[str, Any] = {
+    "max_length": MAX_LENGTH,
+    "width": 16,
+    "hidden": 16,
+    "inner": 32,
+    "layers": 2,
+    "heads": 2,
+    "dropout": 0.2,
+}
+"""Settings for fields of these names, in any model that has them."""
+
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "sasrec": [
+        {"block": "s3", "loss": "softmax"},
+        {"block": "s3", "loss": "bce", "targets": "prefix", "negatives": 2},
+        {"block": "s3", "loss": "sampled_softmax", "negatives": 25, "in_batch": True},
+        {"block": "s3", "loss": "softmax", "targets": "last", "layers": 0},
+        {"block": "original", "loss": "bce"},
+        {"block": "original", "loss": "gbce", "targets": "last", "negatives": 4},
+        {"block": "original", "loss": "softmax", "targets": "prefix", "heads": 1},
+    ],
+    "gru4rec": [
+        {"loss": "softmax", "layers": 1},
+        {"loss": "softmax", "targets": "prefix", "hidden": 12, "tied": False, "bias": False},
+        {
+            "loss": "sampled_softmax",
+            "targets": "last",
+            "negatives": 20,
+            "negative_power": 0.5,
+            "layers": 1,
+        },
+        {"loss": "bpr", "negatives": 3, "tied": False},
+        {"loss": "bce", "targets": "prefix", "hidden": 24},
+        {"loss": "gbce", "negatives": 5, "layers": 1},
+    ],
+}
+"""The forms of a model to test, over `SMALL`; a model not named here has one."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A model and the settings it is tested with."""
+
+    model: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        said = [str(v) if isinstance(v, str) else f"{k}={v}" for k, v in self.settings.items()]
+        return "-".join([self.model, *said])
+
+    @property
+    def counts(self) -> bool:
+        return models()[self.model].learns_by == "counting"
+
+    def all_settings(self, **more: Any) -> dict[str, Any]:
+        cls = models()[self.model]
+        fields = cls.Config.model_fields
+        small = {} if self.counts else {k: v for k, v in SMALL.items() if k in fields}
+        return {**small, **self.settings, **{k: v for k, v in more.items() if k in fields}}
+
+    def fresh(self, seed: int = 0, **more: Any) -> Recommender:
+        """A model with fresh weights (a counting one is empty)."""
+        torch.manual_seed(seed)
+        return make_model(self.model, N_ITEMS, self.all_settings(**more))
+
+    def lively(self, seed: int = 0, **more: Any) -> Recommender:
+        """A model in which every weight is far from zero, so that no path is idle."""
+        model = self.fresh(seed, **more)
+        if self.counts:
+            model.count(shop())
+        else:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn(parameter.shape) * 0.3)
+        return model.eval()
+
+
+def forms() -> list[Form]:
+    """All forms of all registered models."""
+    return [Form(name, form) for name in models() for form in FORMS.get(name, [{}])]
+
+
+def trainable() -> list[Form]:
+    return [form for form in forms() if not form.counts]
+
+
+def shop(users: int = 60, seed: int = 0) -> Sequences:
+    """Histories of unlike lengths, some longer than a model reads, one user with a single item."""
+    rng = np.random.default_rng(seed)
+    lengths = [1, *rng.integers(4, 2 * MAX_LENGTH, users - 1)]
+    return Sequences.from_lists([rng.integers(1, N_ITEMS + 1, n) for n in lengths])
+
+
+def dataset_of(sequences: Sequences, n_items: int = N_ITEMS) -> Dataset:
+    return Dataset(
+        sequences,
+        Catalog(RawIds.of([f"i{n}" for n in range(1, n_items + 1)])),
+        RawIds.of([f"u{n}" for n in range(len(sequences))]),
+        None,
+        {"name": "small"},
+    )
+
+
+def stream_of(
+    model: Recommender, train: Sequences, batch_size: int = 256, seed: int = 0
+) -> TrainingStream:
+    return TrainingStream(
+        train,
+        targets=model.targets,
+        max_length=model.config.max_length,
+        batch_size=batch_size,
+        negatives=model.negative_sampler(train, torch.device("cpu")),
+        seed=seed,
+    )
+
+
+def first_batch(model: Recommender, train: Sequences | None = None) -> Batch:
+    stream = stream_of(model, shop() if train is None else train)
+    return stream.batch(stream.order(0), 0, 0)
+
+
+@torch.no_grad()
+def scores_of(model: Recommender, batch: Batch) -> Tensor:
+    """``[B, I]``: scores in the order of the batch's source, without the padding column."""
+    return batch.in_source_order(model.scores(batch))[:, 1 : N_ITEMS + 1]

@@ -1,0 +1,214 @@
+"""What every recommender must be: run over all registered models, in every form of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import (
+    MAX_LENGTH,
+    N_ITEMS,
+    Form,
+    dataset_of,
+    first_batch,
+    forms,
+    scores_of,
+    shop,
+    trainable,
+)
+
+from nextup.data.batches import batch_of_lists
+from nextup.data.sequences import Sequences
+from nextup.data.split import Cases
+from nextup.errors import ConfigError
+from nextup.evaluate.protocol import Protocol
+from nextup.evaluate.ranks import rank_cases
+from nextup.models.base import item_counts, make_model
+from nextup.models.store import load_model, save_model
+from nextup.recommend.retrieval import top_items
+
+every_form = pytest.mark.parametrize("form", forms(), ids=str)
+every_trainable_form = pytest.mark.parametrize("form", trainable(), ids=str)
+
+
+def histories(count: int = 50, seed: int = 3) -> list[list[int]]:
+    """Histories of 1 item to three times what a model reads, in no order."""
+    rng = np.random.default_rng(seed)
+    return [
+        rng.integers(1, N_ITEMS + 1, n).tolist() for n in rng.integers(1, 3 * MAX_LENGTH, count)
+    ]
+
+
+@every_form
+def test_shapes(form: Form) -> None:
+    model = form.lively()
+    batch = batch_of_lists(histories(7), model.config.max_length)
+    with torch.no_grad():
+        assert model.scores(batch).shape == (7, N_ITEMS + 1)
+        if model.factors:
+            vectors = model.item_vectors()
+            assert len(vectors) == N_ITEMS + 1
+            assert model.query(batch).shape == (7, vectors.shape[1])
+            bias = model.item_bias()
+            assert bias is None or bias.shape == (N_ITEMS + 1,)
+        if hasattr(model, "encode"):
+            assert len(model.encode(batch, last_only=False)) == len(batch.tokens)
+            assert len(model.encode(batch, last_only=True)) == 7
+
+
+@every_form
+def test_a_model_says_what_it_is(form: Form) -> None:
+    model = form.fresh()
+    assert model.name == form.model and len(model.paper) > 10
+    assert model.learns_by in ("gradient", "counting")
+    assert (type(model).__doc__ or "").strip()
+
+
+@every_form
+def test_what_comes_later_never_changes_what_was_said_before(form: Form) -> None:
+    model = form.lively()
+    if not hasattr(model, "encode"):
+        pytest.skip("reads out one state a history")
+    rows = [[3, 1, 4, 1, 5, 9, 2, 6], [7, 8], [5, 3, 5, 8, 9, 7, 9]]
+    before = model.encode(batch_of_lists(rows, MAX_LENGTH), last_only=False)
+    ends = np.cumsum(batch_of_lists(rows, MAX_LENGTH).lengths)
+    for place in (3, 7):  # of the longest row, which the batch puts last
+        rows[0][place] = 33
+        after = model.encode(batch_of_lists(rows, MAX_LENGTH), last_only=False)
+        at = int(ends[1]) + place
+        assert torch.equal(before[:at], after[:at])
+        assert (before[at] - after[at]).abs().max() > 1e-4
+        rows[0][place] = [3, 1, 4, 1, 5, 9, 2, 6][place]
+
+
+@every_form
+def test_the_state_after_the_last_item_is_that_of_the_full_output(form: Form) -> None:
+    model = form.lively()
+    if not hasattr(model, "encode"):
+        pytest.skip("reads out one state a history")
+    batch = batch_of_lists(histories(), MAX_LENGTH)
+    full = model.encode(batch, last_only=False)[batch.last_at]
+    torch.testing.assert_close(model.encode(batch, last_only=True), full, atol=1e-5, rtol=1e-5)
+
+
+@every_form
+def test_scores_do_not_depend_on_what_else_is_in_the_batch(form: Form) -> None:
+    model, rows = form.lively(), histories()
+    limit = model.config.max_length
+    together = scores_of(model, batch_of_lists(rows, limit))
+    alone = torch.cat([scores_of(model, batch_of_lists([row], limit)) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    order = np.random.default_rng(0).permutation(len(rows))
+    shuffled = scores_of(model, batch_of_lists([rows[r] for r in order], limit))
+    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
+
+
+@every_form
+def test_only_the_latest_items_are_read(form: Form) -> None:
+    model = form.lively()
+    limit = model.config.max_length
+    long = [row * 3 for row in histories(20) if len(row) >= limit]
+    rows = [[*[11] * 500, *row] for row in long]
+    found = scores_of(model, batch_of_lists(rows, limit))
+    cut = scores_of(model, batch_of_lists([row[-limit:] for row in rows], limit))
+    torch.testing.assert_close(found, cut, atol=1e-5, rtol=1e-5)
+
+
+@every_form
+def test_users_and_lengths_never_met_get_scores(form: Form) -> None:
+    model = form.lively()
+    if not form.counts:
+        model.train(False)
+    rows = [[n] for n in range(1, N_ITEMS + 1)] + [[5] * n for n in range(1, 3 * MAX_LENGTH)]
+    found = scores_of(model, batch_of_lists(rows, model.config.max_length))
+    assert torch.isfinite(found).all()
+
+
+@every_form
+def test_neither_padding_nor_a_seen_item_is_ever_recommended(form: Form) -> None:
+    model = form.lively()
+    rows = Sequences.from_lists(histories())
+    targets = np.random.default_rng(1).integers(1, N_ITEMS + 1, len(rows)).astype(np.int32)
+    cases = Cases(rows, targets, np.arange(len(rows)))
+    ranks = rank_cases(model, cases, Protocol()).ranks
+    items, _ = top_items(model, rows, N_ITEMS)
+    for row, recommended in zip(rows, items, strict=True):
+        shown = recommended[recommended > 0]
+        assert sorted(shown) == sorted(set(range(1, N_ITEMS + 1)) - set(row.tolist()))
+        assert (recommended[len(shown) :] == 0).all()
+    seen = np.array([t in row for t, row in zip(targets, rows, strict=True)])
+    assert (np.isinf(ranks) == seen).all()
+    # However attractive padding may be made, nothing changes.
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.dim() and len(tensor) == N_ITEMS + 1 and tensor.is_floating_point():
+                tensor[0] = 1e3
+    np.testing.assert_array_equal(rank_cases(model, cases, Protocol()).ranks, ranks)
+    np.testing.assert_array_equal(top_items(model, rows, N_ITEMS)[0], items)
+
+
+@every_form
+def test_a_saved_model_gives_identical_scores(form: Form, tmp_path: Path) -> None:
+    model, data = form.lively(), dataset_of(shop())
+    batch = batch_of_lists(histories(), model.config.max_length)
+    save_model(model, tmp_path / "kept", data.catalog, item_counts(shop(), N_ITEMS))
+    loaded = load_model(tmp_path / "kept")[0]
+    assert type(loaded) is type(model) and loaded.config == model.config
+    assert torch.equal(scores_of(loaded, batch), scores_of(model, batch))
+    assert not loaded.training
+
+
+@every_form
+def test_an_unknown_setting_is_refused_with_the_nearest_known(form: Form) -> None:
+    with pytest.raises(ConfigError, match="unknown key `max_lenght`; did you mean `max_length`"):
+        make_model(form.model, N_ITEMS, {"max_lenght": 3})
+
+
+@every_form
+def test_answering_leaves_no_trace_in_the_model(form: Form) -> None:
+    model = form.lively()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch = batch_of_lists(histories(), model.config.max_length)
+    first, second = scores_of(model, batch), scores_of(model, batch)
+    assert torch.equal(first, second)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@every_trainable_form
+def test_a_loss_is_a_mean_over_the_targets_of_the_step(form: Form) -> None:
+    model = form.lively(dropout=0.0, attention_dropout=0.0)
+    batch = first_batch(model)
+    losses = model.loss(batch)
+    assert losses.total.shape == () and torch.isfinite(losses.total)
+    assert losses.parts and all(not part.requires_grad for part in losses.parts.values())
+    twice = model.loss(replace(batch, target_total=2 * batch.target_total))
+    torch.testing.assert_close(2 * twice.total, losses.total)
+
+
+@every_trainable_form
+def test_every_weight_learns_and_padding_does_not(form: Form) -> None:
+    model = form.lively().train()
+    model.loss(first_batch(model)).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+        if len(parameter) == N_ITEMS + 1:
+            assert (parameter.grad[0] == 0).all(), f"{name}: padding has a gradient"
+
+
+@every_trainable_form
+def test_a_fresh_model_starts_near_the_loss_of_knowing_nothing(form: Form) -> None:
+    model = form.fresh().eval()
+    kind = getattr(model.config, "loss", None)
+    expected = {"softmax": np.log(N_ITEMS), "bpr": np.log(2), "bce": None}.get(kind)
+    if kind == "bce":
+        expected = (1 + getattr(model.config, "negatives", 1)) * np.log(2)
+    if expected is None:
+        pytest.skip("no closed form")
+    if getattr(model.config, "block", "") == "original":
+        pytest.skip("Glorot's weights and the last LayerNorm do not start near zero scores")
+    assert float(model.loss(first_batch(model)).total.detach()) == pytest.approx(expected, rel=0.05)
