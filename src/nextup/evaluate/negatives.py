@@ -22,8 +22,10 @@ def hashed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def unique_pairs(spans: Sequences, n_items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ``(rows, items)``: the distinct items of each span, sorted by row, then item."""
     rows = np.repeat(np.arange(len(spans)), spans.lengths)
-    keys = np.unique(rows * (n_items + 1) + spans.items[spans.positions()])
-    return np.divmod(keys, n_items + 1)
+    keys = np.sort(rows * (n_items + 1) + spans.items[spans.positions()])
+    first = np.ones(len(keys), dtype=bool)  # several times as fast as np.unique, which hashes
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    return np.divmod(keys[first], n_items + 1)
 
 
 def draw_negatives(

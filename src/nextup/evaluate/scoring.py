@@ -24,7 +24,7 @@ from nextup.data.batches import Batch, gather
 from nextup.data.sequences import Sequences
 from nextup.errors import NextupError
 
-CPU_BUFFER, DEVICE_BUFFER = 2 << 20, 512 << 20
+CPU_BUFFER, DEVICE_BUFFER = 3 << 20, 512 << 20
 """Bytes of one block of scores: on a CPU about a core's cache, on a device enough to fill it."""
 
 Progress = Callable[[int, int], None]

@@ -1,0 +1,183 @@
+"""Full ranking with seen items excluded: ours, the bare matrix products, and the usual way.
+
+    python benchmarks/evaluation_speed.py                   # Beauty, SASRec of width 64, 2 threads
+
+"The usual way" is what most published code does: pad every history to 50, encode, bring the
+scores to numpy, mask the seen items through a dense matrix, take the best 20 with `argpartition`
+and sort those. Two further ways are given our encoder, so that only the ranking differs: the same
+with loops over users for the metrics, and one with a sparse mask and `torch.topk`. The "bare
+products" are the scores alone, into a reused buffer, without encoding, masking or ranking.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from nextup.data.batches import gather
+from nextup.data.public import read_public
+from nextup.data.sequences import Sequences
+from nextup.data.split import Cases, leave_one_out
+from nextup.errors import InputError
+from nextup.evaluate.metrics import metrics
+from nextup.evaluate.protocol import Protocol
+from nextup.evaluate.ranks import rank_cases
+from nextup.models.base import Recommender, make_model
+from plain_sasrec import PlainSASRec, full_rank
+from record import interleaved, record
+
+
+def beauty() -> tuple[Sequences, int, str]:
+    """Return Beauty, or random histories of its size where the file is absent."""
+    try:
+        log = read_public("beauty", titles=False)
+        return log.sequences, log.n_items, "beauty"
+    except InputError:
+        rng = np.random.default_rng(0)
+        lengths = np.minimum(5 + rng.geometric(1 / 4.9, 22_363) - 1, 204)
+        rows = [rng.choice(12_101, n, replace=False) + 1 for n in lengths]
+        return Sequences.from_lists(rows), 12_101, "random histories of Beauty's size"
+
+
+def encoded(model: Recommender, cases: Cases, rows: slice) -> torch.Tensor:
+    spans = cases.histories.rows(rows)
+    items = torch.from_numpy(spans.items)
+    batch = gather(items, spans.starts, spans.ends, model.config.max_length)
+    return batch.in_source_order(model.query(batch))
+
+
+@torch.inference_mode()
+def usual_way(model: Recommender, cases: Cases, seen: csr_matrix, batch: int) -> dict[str, float]:
+    """Rank as most published code does: dense mask, argpartition, loops over users."""
+    vectors = model.item_vectors()[1:]
+    best = np.zeros((len(cases), 20), dtype=np.int64)
+    for at in range(0, len(cases), batch):
+        rows = slice(at, min(at + batch, len(cases)))
+        scores = (encoded(model, cases, rows) @ vectors.T).cpu().numpy().copy()
+        scores[seen[rows].toarray() > 0] = -np.inf
+        some = np.argpartition(scores, -20)[:, -20:]
+        order = np.argsort(np.take_along_axis(scores, some, axis=1))[:, ::-1]
+        best[rows] = np.take_along_axis(some, order, axis=1)
+    return looped_metrics(best + 1, cases.targets)
+
+
+@torch.inference_mode()
+def with_topk(model: Recommender, cases: Cases, seen: csr_matrix, batch: int) -> dict[str, float]:
+    """Rank with a sparse mask and `torch.topk`: the better of the public ways."""
+    vectors = model.item_vectors()[1:]
+    best = np.zeros((len(cases), 20), dtype=np.int64)
+    for at in range(0, len(cases), batch):
+        rows = slice(at, min(at + batch, len(cases)))
+        scores = encoded(model, cases, rows) @ vectors.T
+        row, column = seen[rows].nonzero()
+        scores[torch.from_numpy(row).long(), torch.from_numpy(column).long()] = -math.inf
+        best[rows] = scores.topk(20, dim=1).indices.numpy()
+    return looped_metrics(best + 1, cases.targets)
+
+
+def looped_metrics(best: NDArray[np.int64], targets: NDArray[np.int32]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for k in (5, 10, 20):
+        hits = gain = 0.0
+        for row, target in zip(best.tolist(), targets.tolist(), strict=True):
+            if target in row[:k]:
+                hits += 1
+                gain += 1 / math.log2(row.index(target) + 2)
+        found[f"HR@{k}"], found[f"NDCG@{k}"] = hits / len(targets), gain / len(targets)
+    return found
+
+
+def ratio(times: dict[str, dict[str, float]], above: str, below: str) -> dict[str, float]:
+    return {
+        kind: round(times[above][key] / times[below][key], 2)
+        for kind, key in (("wall", "median_s"), ("cpu", "cpu_s"))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--width", type=int, default=64)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    whole, n_items, data = beauty()
+    cases = leave_one_out(whole).test
+    m = len(cases)
+    model = make_model("sasrec", n_items, {"width": options.width}).eval()
+    with torch.no_grad():  # spread the scores as training would; ties would cost us nothing anyway
+        model.item_vectors().mul_(5)
+    plain = PlainSASRec(n_items, dim=options.width, ffn_dim=4 * options.width).eval()
+    histories = cases.histories
+    row = np.repeat(np.arange(m), histories.lengths)
+    pairs = (np.ones(len(row), dtype=np.int8), (row, histories.items[histories.positions()] - 1))
+    seen = csr_matrix(pairs, shape=(m, n_items))
+    with torch.inference_mode():
+        queries = torch.cat([encoded(model, cases, slice(a, a + 512)) for a in range(0, m, 512)])
+        vectors = model.item_vectors()[1:].contiguous()
+    buffer = torch.empty(256, n_items)
+    ours: dict[str, float] = {}
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for at in range(0, m, 256):
+            some = queries[at : at + 256]
+            torch.mm(some, vectors.T, out=buffer[: len(some)])
+
+    @torch.inference_mode()
+    def encoding() -> None:
+        for at in range(0, m, 512):
+            encoded(model, cases, slice(at, at + 512))
+
+    def ranked() -> None:
+        ours.update(metrics(rank_cases(model, cases, Protocol())))
+
+    usual = usual_way(model, cases, seen, 256)
+    ranked()
+    apart = max(abs(usual[name] - ours[name]) for name in usual)
+    times = interleaved(
+        {
+            "nextup": ranked,
+            "bare products": bare,
+            "encoding alone": encoding,
+            "usual way": lambda: full_rank(plain, histories, cases.targets),
+            "usual, our encoder": lambda: usual_way(model, cases, seen, 256),
+            "topk, our encoder": lambda: with_topk(model, cases, seen, 256),
+        },
+        options.repeats,
+    )
+    ratios = {
+        "nextup / bare products": ratio(times, "nextup", "bare products"),
+        "usual way / nextup": ratio(times, "usual way", "nextup"),
+        "usual, our encoder / nextup": ratio(times, "usual, our encoder", "nextup"),
+        "topk, our encoder / nextup": ratio(times, "topk, our encoder", "nextup"),
+    }
+    for name, row_ in times.items():
+        print(
+            f"{name:20} {row_['median_s']:7.3f} s, processor {row_['cpu_s']:7.3f} s "
+            f"(others busy: {row_['foreign_cores']} cores)"
+        )
+    for name, both in ratios.items():
+        print(f"{name:28} {both['wall']:6.2f} wall, {both['cpu']:6.2f} processor time")
+    print(f"largest difference of a metric between ours and the usual way: {apart:.1e}")
+    payload = {
+        "data": data,
+        "cases": m,
+        "items": n_items,
+        "width": options.width,
+        "protocol": Protocol().describe(),
+        "times": times,
+        "ratios": ratios,
+        "largest_metric_difference": apart,
+    }
+    print(record("evaluation_speed", payload))
+
+
+if __name__ == "__main__":
+    main()
