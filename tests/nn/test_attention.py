@@ -58,7 +58,7 @@ def test_any_lengths_in_any_order_give_plain_attention(
         Packing(ns, CPU),
         heads=2,
         causal=causal,
-        last_at=last_at if last else None,
+        last_only=last,
     )
     close(found, expected, 1e-11)
 
@@ -80,7 +80,7 @@ def test_asking_for_the_last_tokens_gives_their_rows_and_the_same_gradients() ->
     queries, keys_values, ns = make([1, 4, 9, 30])
     last_at = torch.from_numpy(np.cumsum(ns) - 1)
     packing = Packing(ns, CPU)
-    few = packed_attention(queries[last_at], keys_values, packing, heads=2, last_at=last_at)
+    few = packed_attention(queries[last_at], keys_values, packing, heads=2, last_only=True)
     full = packed_attention(queries, keys_values, packing, heads=2)[last_at]
     close(few, full, 1e-12)
     upstream = torch.randn_like(few)
@@ -127,7 +127,7 @@ def test_with_dropout_forward_and_backward_use_the_same_mask(rate: float, last: 
     def total(q: Tensor, kv: Tensor) -> Tensor:
         torch.manual_seed(5)
         mixed = packed_attention(
-            q, kv, packing, heads=2, last_at=last_at, dropout_rate=rate, training=True
+            q, kv, packing, heads=2, last_only=last, dropout_rate=rate, training=True
         )
         return (mixed * weight).sum()
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextup.nn.noise import keep_mask
+from nextup.nn.noise import dropout, keep_mask
 from nextup.nn.packing import Packing
 
 
@@ -26,7 +26,7 @@ def packed_attention(
     *,
     heads: int,
     causal: bool = True,
-    last_at: Tensor | None = None,
+    last_only: bool = False,
     dropout_rate: float = 0.0,
     training: bool = False,
 ) -> Tensor:
@@ -35,7 +35,7 @@ def packed_attention(
     Parameters
     ----------
     queries
-        ``[N, d]`` packed, or ``[B, d]`` of the tokens `last_at`.
+        ``[N, d]`` packed, or ``[B, d]``, one for the last item of each row, with `last_only`.
     keys_values
         ``[N, 2 d]`` packed: keys, then values.
     packing
@@ -44,20 +44,19 @@ def packed_attention(
         Number of heads; must divide ``d``.
     causal
         Whether an item sees only itself and what came before it in its row.
-    last_at
-        ``int64[B]``: the packed tokens that ask, if not all do.
+    last_only
+        Only the last item of each row asks; it sees its whole row, causal or not.
     dropout_rate, training
         Dropout on the attention probabilities.
 
     Returns
     -------
     Tensor
-        ``[N, d]``, or ``[B, d]`` given `last_at`.
+        ``[N, d]``, or ``[B, d]`` with `last_only`.
     """
     rate = dropout_rate if training else 0.0
-    if last_at is not None:
-        everywhere = queries.new_zeros(packing.n_tokens, queries.shape[1])
-        queries = everywhere.index_copy(0, last_at, queries)
+    if last_only:
+        return _last_attention(queries, keys_values, packing, heads, rate)
     if queries.device.type == "cpu":
         mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
             queries, keys_values, packing, heads, causal, rate
@@ -68,7 +67,25 @@ def packed_attention(
         mask = packing.mask(causal, q.dtype)
         mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate)
         mixed = packing.collect(mixed.permute(1, 2, 0, 3).flatten(2))
-    return mixed if last_at is None else mixed[last_at]
+    return mixed
+
+
+def _last_attention(
+    queries: Tensor, keys_values: Tensor, packing: Packing, heads: int, rate: float
+) -> Tensor:
+    """One query a row: products and sums along the packed rows, without windows or padding."""
+    keys, values = keys_values.unflatten(1, (2, heads, -1)).unbind(1)
+    asked = queries.unflatten(1, (heads, -1))
+    row = packing.row_of
+    scores = (asked.index_select(0, row) * keys).sum(-1) * math.sqrt(heads / queries.shape[1])
+    with torch.no_grad():
+        highest = scores.new_full((len(queries), heads), -torch.inf)
+        highest.scatter_reduce_(0, row[:, None].expand_as(scores), scores, "amax")
+    raised = torch.exp(scores - highest.index_select(0, row))
+    sums = raised.new_zeros(len(queries), heads).index_add(0, row, raised)
+    weights = dropout(raised / sums.index_select(0, row), rate)
+    weighted = (weights[:, :, None] * values).flatten(1)
+    return weighted.new_zeros(queries.shape).index_add(0, row, weighted)
 
 
 def _take(packing: Packing, packed: Tensor, parts: int, heads: int) -> Tensor:

@@ -65,10 +65,18 @@ class Packing:
         self.places: Tensor | None = (
             None if full else self._to(np.arange(self.n_tokens) + self._shift)
         )
+        self._row_of: Tensor | None = None
         self._masks: dict[tuple[bool, torch.dtype], Tensor | None] = {}
 
     def _to(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+    @property
+    def row_of(self) -> Tensor:
+        """``int64[N]``: the row of each token."""
+        if self._row_of is None:
+            self._row_of = self._to(np.repeat(np.arange(len(self.lengths)), self.lengths))
+        return self._row_of
 
     def slots(self, max_length: int) -> Tensor:
         """``int64[N]``: the slot of each token in a sequence of `max_length` padded on the left.

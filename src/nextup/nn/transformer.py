@@ -66,7 +66,7 @@ class PostNormBlock(nn.Module):
             packing,
             heads=self.heads,
             causal=self.causal,
-            last_at=last_at,
+            last_only=last_at is not None,
             dropout_rate=self.attention_dropout,
             training=self.training,
         )
@@ -108,7 +108,7 @@ class OriginalBlock(nn.Module):
             nn.functional.linear(x, weight[width:], bias[width:]),
             packing,
             heads=self.heads,
-            last_at=last_at,
+            last_only=last_at is not None,
             dropout_rate=self.dropout,
             training=self.training,
         )

@@ -60,6 +60,7 @@ class Bar:
         self.shown, self.epochs, self.metric = shown, epochs, metric
         self.console = Console(stderr=True)
         self.live = shown and self.console.is_terminal
+        self.best = ""
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -91,7 +92,7 @@ class Bar:
 
     def step(self, loss: float | None, rate: float) -> None:
         """One more step; the loss is given now and then, since asking for it costs time."""
-        said = None if loss is None else f"loss {loss:.4f}  {rate:,.0f} seq/s"
+        said = None if loss is None else f"loss {loss:.4f}  {self.best}{rate:,.0f} seq/s"
         if said is None:
             self.progress.advance(self.task)
         else:
@@ -102,6 +103,8 @@ class Bar:
         if not self.shown:
             return
         value = entry.get(self.metric)
+        if best:
+            self.best = f"best {self.metric} {value:.4f}  "
         score = "" if value is None else f"  {self.metric} {value:.4f}{' *' if best else '  '}"
         self.console.print(
             f"epoch {epoch + 1:>3}  loss {entry['loss']:.4f}{score}  "
