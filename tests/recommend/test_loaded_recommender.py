@@ -15,7 +15,7 @@ from nextup.data.batches import batch_of_lists
 from nextup.errors import ConfigError, InputError
 from nextup.models.base import models
 from nextup.recommend.recommender import LoadedRecommender
-from nextup.recommend.retrieval import top_k
+from nextup.recommend.retrieval import top_k, top_k_of_row
 
 
 def raw(numbers: object) -> list[str]:
@@ -36,6 +36,9 @@ def test_top_k_equals_a_stable_sort(
     best = np.take_along_axis(scores, order, axis=1)
     assert (values.numpy() == best).all()
     assert (columns.numpy() == np.where(np.isfinite(best), order, -1)).all()
+    for row in range(c):
+        alone = top_k_of_row(scores[row].astype(np.float64 if doubles else np.float32), k)
+        assert alone.tolist() == order[row][np.isfinite(best[row])].tolist()
 
 
 def test_top_k_of_a_large_row_in_single_precision() -> None:

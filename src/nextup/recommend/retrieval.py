@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nextup.data.batches import gather
 from nextup.data.sequences import Sequences
-from nextup.evaluate.scoring import Block, Catalogue, Progress, Scorer, visit_scores
+from nextup.evaluate.scoring import Block, Catalogue, Progress, Scorer, answering, visit_scores
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -73,6 +74,17 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns
 
 
+def top_k_of_row(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
+    """Return the columns that `top_k` would, for one row on the host and without the -1."""
+    depth = max(1, math.isqrt(len(scores) // k))
+    width = len(scores) // depth
+    maxima = scores[: depth * width].reshape(depth, width).max(axis=0)
+    maxima = np.concatenate([maxima, scores[depth * width :]])
+    bound = max(np.partition(maxima, len(maxima) - k)[len(maxima) - k], np.finfo(scores.dtype).min)
+    columns = np.flatnonzero(scores >= bound)
+    return columns[np.argsort(-scores[columns], kind="stable")[:k]]
+
+
 def top_items(
     model: Scorer,
     histories: Sequences,
@@ -118,6 +130,11 @@ def top_items(
         infinity.
     """
     n = model.n_items
+    if len(histories) == 1 and only is None and catalogue is not None and 0 < k <= n:
+        seen = histories[0]
+        banned = exclude if exclude is not None else seen[:0]
+        left_out = np.concatenate([seen, banned]) if exclude_seen else banned
+        return _for_one(model, histories, k, left_out, catalogue, device)
     items = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf)
     wanted = None if only is None else np.unique(only)
@@ -156,4 +173,27 @@ def top_items(
             catalogue=catalogue,
             progress=progress,
         )
+    return items, scores
+
+
+@torch.inference_mode()
+def _for_one(
+    model: Scorer,
+    history: Sequences,
+    k: int,
+    left_out: NDArray[np.integer],
+    catalogue: Catalogue,
+    device: torch.device | str,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Answer one history, where the machinery for many would take most of the time."""
+    read = torch.from_numpy(np.ascontiguousarray(history[0])).to(device)
+    span = np.zeros(1, dtype=np.int64), np.full(1, len(read))
+    with answering(model):
+        query = catalogue.queries(model, gather(read, *span, model.config.max_length))
+    found = torch.mv(catalogue.items, query[0]).cpu().numpy()
+    found[left_out - 1] = -np.inf
+    columns = top_k_of_row(found, k)
+    items, scores = np.zeros((1, k), dtype=np.int64), np.full((1, k), -np.inf)
+    items[0, : len(columns)] = columns + 1
+    scores[0, : len(columns)] = found[columns]
     return items, scores
