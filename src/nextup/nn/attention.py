@@ -76,6 +76,10 @@ def _last_attention(
     """One query a row: products and sums along the packed rows, without windows or padding."""
     keys, values = keys_values.unflatten(1, (2, heads, -1)).unbind(1)
     asked = queries.unflatten(1, (heads, -1))
+    if len(queries) == 1:  # one history to answer: no rows to tell apart
+        scores = torch.einsum("hs,nhs->hn", asked[0], keys) * math.sqrt(heads / queries.shape[1])
+        weights = dropout(torch.softmax(scores, dim=-1), rate)
+        return torch.einsum("hn,nhs->hs", weights, values).reshape(1, -1)
     row = packing.row_of
     scores = (asked.index_select(0, row) * keys).sum(-1) * math.sqrt(heads / queries.shape[1])
     with torch.no_grad():

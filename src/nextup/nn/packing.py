@@ -46,27 +46,31 @@ class Packing:
         self.lengths, self.device = lengths, device
         self.ends = np.cumsum(lengths)
         self.n_tokens = int(self.ends[-1]) if len(lengths) else 0
-        longest = int(lengths.max()) if len(lengths) else 1
+        longest = int(lengths[-1] if len(lengths) == 1 else lengths.max(initial=1))
         self.width = max(longest, min(WINDOW, self.n_tokens))
+        self.places: Tensor | None = None
+        self.windows = 1
+        if self.n_tokens > self.width:
+            self._lay_out()
+        self._row_of: Tensor | None = None
+        self._masks: dict[tuple[bool, torch.dtype], Tensor | None] = {}
+
+    def _lay_out(self) -> None:
+        """Fill windows with whole rows, and note by how much each token is moved on."""
         first_rows = [0]
         while True:
             before = self.ends[first_rows[-1] - 1] if first_rows[-1] else 0
             end = int(np.searchsorted(self.ends, before + self.width, side="right"))
-            if end >= len(lengths):
+            if end >= len(self.lengths):
                 break
             first_rows.append(end)
         self.windows = len(first_rows)
-        # How far the tokens of a window are moved on by the gaps at the ends of those before it.
         starts = np.array([self.ends[row - 1] if row else 0 for row in first_rows])
         shift = np.arange(self.windows) * self.width - starts
-        rows_in = np.diff([*first_rows, len(lengths)])
-        self._shift = np.repeat(np.repeat(shift, rows_in), lengths)
-        full = self.n_tokens == self.windows * self.width
-        self.places: Tensor | None = (
-            None if full else self._to(np.arange(self.n_tokens) + self._shift)
-        )
-        self._row_of: Tensor | None = None
-        self._masks: dict[tuple[bool, torch.dtype], Tensor | None] = {}
+        rows_in = np.diff([*first_rows, len(self.lengths)])
+        moved = np.repeat(np.repeat(shift, rows_in), self.lengths)
+        if self.n_tokens < self.windows * self.width:
+            self.places = self._to(np.arange(self.n_tokens) + moved)
 
     def _to(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -113,17 +117,20 @@ class Packing:
         return self._masks[key]
 
     def _mask(self, causal: bool, dtype: torch.dtype) -> Tensor | None:
-        if len(self.lengths) == 1 and not causal:
+        alone = len(self.lengths) == 1
+        if alone and (not causal or self.width == 1):
             return None
-        owner = np.full(self.windows * self.width, -1, dtype=np.int32)
-        owner[np.arange(self.n_tokens) + self._shift] = np.repeat(
-            np.arange(len(self.lengths), dtype=np.int32), self.lengths
-        )
-        rows = self._to(owner).view(self.windows, self.width)
-        hidden = rows[:, :, None] != rows[:, None, :]
+        hidden = torch.zeros(1, 1, 1, dtype=torch.bool, device=self.device)
+        if not alone:
+            owner = torch.full((self.windows * self.width,), -1, device=self.device)
+            if self.places is None:
+                owner.copy_(self.row_of)
+            else:
+                owner[self.places] = self.row_of
+            rows = owner.view(self.windows, self.width)
+            hidden = rows[:, :, None] != rows[:, None, :]
         if causal:
             ones = torch.ones(self.width, self.width, dtype=torch.bool, device=self.device)
-            hidden |= ones.triu_(1)
-        return torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(
-            hidden, -torch.inf
-        )
+            hidden = hidden | ones.triu_(1)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
+        return mask.masked_fill_(hidden, -torch.inf)
