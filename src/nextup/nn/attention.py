@@ -74,8 +74,8 @@ def _last_attention(
     queries: Tensor, keys_values: Tensor, packing: Packing, heads: int, rate: float
 ) -> Tensor:
     """One query a row: products and sums along the packed rows, without windows or padding."""
-    keys, values = keys_values.unflatten(1, (2, heads, -1)).unbind(1)
-    asked = queries.unflatten(1, (heads, -1))
+    keys, values = keys_values.reshape(len(keys_values), 2, heads, -1).unbind(1)
+    asked = queries.reshape(len(queries), heads, -1)
     if len(queries) == 1:  # one history to answer: no rows to tell apart
         scores = torch.einsum("hs,nhs->hn", asked[0], keys) * math.sqrt(heads / queries.shape[1])
         weights = dropout(torch.softmax(scores, dim=-1), rate)
