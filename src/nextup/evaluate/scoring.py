@@ -189,7 +189,8 @@ class _OneThread:
                 torch.set_num_threads(self.before)
 
 
-_one_thread = _OneThread()
+one_thread = _OneThread()
+"""Use as ``with one_thread:``; callers may overlap, the last to leave puts the number back."""
 
 
 def visit_scores(
@@ -240,7 +241,7 @@ def visit_scores(
         batch_size = max(1, min(batch_size, 16 * buffer_bytes // (8 * (model.n_items + 1))))
     order = np.argsort(read, kind="stable")
     batches = [order[at : at + batch_size] for at in range(0, m, batch_size)]
-    workers = min(_one_thread.threads(), len(batches)) if device.type == "cpu" else 1
+    workers = min(one_thread.threads(), len(batches)) if device.type == "cpu" else 1
     items = torch.from_numpy(np.ascontiguousarray(histories.items)).to(device)
     free: SimpleQueue[tuple[int, list[Tensor]]] = SimpleQueue()
     for number in range(workers):
@@ -290,7 +291,7 @@ def visit_scores(
                 if progress is not None:
                     progress(done, m)
             return
-        with _one_thread, ThreadPoolExecutor(workers) as pool:
+        with one_thread, ThreadPoolExecutor(workers) as pool:
             pending = {pool.submit(work, cases) for cases in batches}
             try:
                 while pending:

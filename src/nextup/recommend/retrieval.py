@@ -8,6 +8,7 @@ the few scores that reach it are then put in order. Equal scores go to the lower
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -16,7 +17,15 @@ from torch import Tensor
 
 from nextup.data.batches import gather
 from nextup.data.sequences import Sequences
-from nextup.evaluate.scoring import Block, Catalogue, Progress, Scorer, answering, visit_scores
+from nextup.evaluate.scoring import (
+    Block,
+    Catalogue,
+    Progress,
+    Scorer,
+    answering,
+    one_thread,
+    visit_scores,
+)
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -188,9 +197,11 @@ def _for_one(
     """Answer one history, where the machinery for many would take most of the time."""
     read = torch.from_numpy(np.ascontiguousarray(history[0])).to(device)
     span = np.zeros(1, dtype=np.int64), np.full(1, len(read))
-    with answering(model):
+    # Up to a few million numbers, waiting for a second core costs more than it gives.
+    threads = one_thread if catalogue.items.numel() < 1 << 22 else nullcontext()
+    with answering(model), threads:
         query = catalogue.queries(model, gather(read, *span, model.config.max_length))
-    found = torch.mv(catalogue.items, query[0]).cpu().numpy()
+        found = torch.mv(catalogue.items, query[0]).cpu().numpy()
     found[left_out - 1] = -np.inf
     columns = top_k_of_row(found, k)
     items, scores = np.zeros((1, k), dtype=np.int64), np.full((1, k), -np.inf)
