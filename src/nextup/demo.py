@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nextup.cli.answers import recommendation_table
 from nextup.cli.console import command_line, show, table
@@ -28,7 +29,7 @@ from nextup.train.fit import fit
 MODELS = ("pop", "mc1", "sasrec")
 ORACLE = "best possible"
 EXAMPLE = ("two-person tent", "gas stove", "camp lantern")
-_BUDGET = 2.5e10  # targets times items, over all epochs: about two minutes on two cores
+_BUDGET = 1.5e10  # targets times items, over all epochs: about two minutes on two cores
 
 Ask = Callable[[], str]
 say = partial(print, flush=True)
@@ -66,6 +67,8 @@ def run_demo(
     """
     began = time.monotonic()
     shop = None if data else simulate(n_users, n_items, seed=seed)
+    if shop is not None:
+        torch.set_num_threads(1)  # steps this small lose more to a second thread than they gain
     dataset = _dataset(shop, data, titles, out)
     folder = dataset.save(out / "dataset", overwrite=True)
     say(f"{dataset!r}, kept in {folder}")
@@ -107,14 +110,19 @@ def run_demo(
 def settings_for(dataset: Dataset) -> dict[str, Any]:
     """Return settings of SASRec that suit a log's size and end within two minutes or so."""
     lengths = dataset.sequences.lengths
-    targets = int(np.clip(lengths - 3, 0, 50).sum())
-    epochs = int(_BUDGET / max(1, targets * (dataset.n_items + 2000)))
+
+    def cost(max_length: int) -> int:
+        return int(np.clip(lengths - 3, 1, max_length).sum()) * (dataset.n_items + 2000)
+
+    wanted = int(np.clip(np.quantile(lengths, 0.9), 50, 200))
+    max_length = wanted if cost(wanted) * 10 < _BUDGET else 50
     return {
         "loss": "softmax",
-        "epochs": min(30, max(2, epochs)),
-        "patience": 4,
-        "batch_size": min(256, max(32, 16 * 2 ** int(np.log2(1 + len(lengths) / 1000)))),
-        "learning_rate": 0.003 if len(lengths) < 8000 else 0.001,
+        "max_length": max_length,
+        "epochs": min(20, max(2, int(_BUDGET / cost(max_length)))),
+        "patience": 5,
+        "batch_size": min(256, max(8, len(lengths) // 75)),  # small logs need steps, not rows
+        "learning_rate": 0.002,
         "dropout": 0.4,
     }
 
@@ -170,7 +178,7 @@ def _show_users(recommender: LoadedRecommender, dataset: Dataset, seed: int) -> 
         history = [int(item) for item in cases.histories[int(at)]]
         found = recommender.recommend([[catalog.raw_of(item) for item in history]], k=5)[0]
         user = dataset.users[int(cases.users[at])]
-        last = ", ".join(named(item) for item in history[-5:])
+        last = "; ".join(named(item) for item in history[-5:])
         more = f"{len(history) - 5} more, then " if len(history) > 5 else ""
         show(recommendation_table(found), f"user {user}: {more}{last}")
         target = int(cases.targets[at])
@@ -182,7 +190,7 @@ def _show_users(recommender: LoadedRecommender, dataset: Dataset, seed: int) -> 
 def _show_typed(recommender: LoadedRecommender, run: Path, ask: Ask | None) -> None:
     """Recommend after what is typed, line by line; after an example where nobody can type."""
     if ask is None and sys.stdin.isatty():
-        say("\nNow type a history: titles or ids, parted by commas (an empty line ends).")
+        say("\nNow type a history: titles or ids, parted by semicolons (an empty line ends).")
         ask = _from_terminal
     if ask is None:
         example = _example(recommender)
@@ -190,7 +198,7 @@ def _show_typed(recommender: LoadedRecommender, run: Path, ask: Ask | None) -> N
         say(f"next: {command_line('recommend', run, *example)}")
         return
     while line := ask().strip():
-        _answer(recommender, line.split(","))
+        _answer(recommender, line.split(";"))
 
 
 def _from_terminal() -> str:
@@ -205,7 +213,7 @@ def _answer(recommender: LoadedRecommender, texts: list[str]) -> None:
     for each in typed:
         say(f"  {each.raw}  {each.note}" if each.found else f"  {each.note}")
     found = recommender.recommend([[each.raw for each in typed]], k=5)[0]
-    show(recommendation_table(found), "after " + ", ".join(text.strip() for text in texts))
+    show(recommendation_table(found), "after " + "; ".join(text.strip() for text in texts))
     if found.note:
         say(found.note)
 
@@ -217,4 +225,4 @@ def _example(recommender: LoadedRecommender) -> list[str]:
         return list(EXAMPLE)
     popular = recommender.recommend([[]], k=min(3, recommender.n_items))[0]
     names = zip(popular.titles, popular.items, strict=True)
-    return [(title or str(raw)).replace(",", " ").strip() for title, raw in names]
+    return [title or str(raw) for title, raw in names]

@@ -87,7 +87,7 @@ def fit(
     """
     values = parse_settings(settings)
     protocol = make_protocol(candidates, negatives, negatives_seed, seen, ties, cutoffs)
-    name = model or (recipe.partition("/")[0] if recipe else "sasrec")
+    name = model or (recipe.partition("/")[0] if recipe and "/" in recipe else "sasrec")
     from nextup.train.fit import fit as fit_model
 
     with stoppable(resumable=True):

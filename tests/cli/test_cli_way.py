@@ -1,0 +1,188 @@
+"""The whole way from a log to recommendations, and what each command says on it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import SMALL, Cli
+
+
+def test_prepare_tells_what_it_guessed_and_what_to_type_next(cli: Cli, made: Path) -> None:
+    found = cli("prepare", made / "log.csv", "--items", made / "titles.csv")
+    assert found.code == 0
+    assert "columns guessed: user = `user`" in found.err
+    assert found.err.rstrip().endswith("next: nextup fit data/log")
+    assert "120" in found.out and Path("data/log/card.json").is_file()
+
+
+def test_prepare_passes_every_option_on(cli: Cli) -> None:
+    rows = [f"{u}::{i}::{r}::{100 + u + i}" for u in range(9) for i, r in ((1, 5), (2, 1), (3, 4))]
+    Path("log.dat").write_text("\n".join([*rows, *rows[:1]]) + "\n")
+    Path("side.csv").write_text("nr,label\n1,Érable\n3,Bouleau\n", encoding="latin-1")
+    found = cli(
+        *("prepare", "log.dat", "--delimiter", "::", "--no-header"),
+        *("--user", 1, "--item", 2, "--rating", 3, "--time", 4, "--min-rating", 3),
+        *("--items", "side.csv", "--item-id", "nr", "--title", "label"),
+        *("--items-encoding", "latin-1", "--min-user", 2, "--min-item", 2, "--drop-duplicates"),
+        *("--since", 90, "--until", 500, "--name", "small", "--out", "d"),
+    )
+    assert found.code == 0, found.err
+    card = json.loads(Path("d/card.json").read_text())
+    assert card["name"] == "small" and card["counts"]["interactions"] == 18
+    from nextup import Dataset
+
+    assert Dataset.load("d").catalog.titles == ["Érable", "Bouleau"]
+
+
+def test_fit_shows_validation_and_the_next_command(cli: Cli, made: Path) -> None:
+    found = cli("fit", made / "data/shop", "--model", "mc1", "--run", "r")
+    assert found.code == 0
+    assert "r: validation" in found.out and "NDCG" in found.out
+    assert "next: nextup evaluate r" in found.err
+
+
+def test_fit_takes_recipe_settings_and_protocol(cli: Cli, made: Path) -> None:
+    found = cli(
+        *("fit", made / "data/shop", "--recipe", "sasrec/paper", *SMALL, "--run", "r"),
+        *(
+            "--seen",
+            "included",
+            "--ties",
+            "low_id",
+            "--cutoffs",
+            "3,10",
+            "--seed",
+            5,
+            "--set",
+            "metric=HR@3",
+        ),
+    )
+    assert found.code == 0, found.err
+    config = json.loads(Path("r/config.json").read_text())
+    assert (config["model"], config["recipe"], config["seed"]) == ("sasrec", "sasrec/paper", 5)
+    assert config["model_config"]["width"] == 8 and config["train_config"]["epochs"] == 1
+    assert config["protocol"]["seen"] == "included" and config["protocol"]["cutoffs"] == [3, 10]
+    assert "@3" in found.out
+
+
+def test_a_run_is_refused_then_replaced_then_resumed(cli: Cli, made: Path) -> None:
+    fit = ("fit", made / "data/shop", "--run", "r", *SMALL)
+    assert cli(*fit).code == 0
+    weights = Path("r/recommender/weights.safetensors").read_bytes()
+    again = cli(*fit)
+    assert again.code == 2 and "--overwrite" in again.err
+    assert cli(*fit, "--resume").code == 0
+    assert cli(*fit, "--overwrite").code == 0
+    assert Path("r/recommender/weights.safetensors").read_bytes() == weights
+
+
+def test_evaluate_names_protocol_and_next_command(cli: Cli, made: Path) -> None:
+    shutil.copytree(made / "runs/pop", "r")
+    found = cli("evaluate", "r", made / "data/shop", "--seen", "included", "--part", "valid")
+    assert found.code == 0
+    assert "r: valid, 120 cases" in found.out
+    assert "protocol: full ranking, seen items included, ties mean" in found.err
+    assert "next: nextup recommend r" in found.err
+    sampled = cli(
+        *("evaluate", "r", made / "data/shop", "--candidates", "sampled"),
+        *("--negatives", 9, "--negatives-seed", 3),
+    )
+    assert sampled.code == 0, sampled.err
+    assert "9 sampled negatives (seed 3)" in sampled.err and "expected HR" in sampled.out
+
+
+def test_compare_tests_runs_against_the_baseline(cli: Cli, made: Path) -> None:
+    runs = made / "runs/pop", made / "runs/sasrec"
+    found = cli("compare", *runs, "--baseline", "sasrec", "--metrics", "HR@10,NDCG@10")
+    assert found.code == 0, found.err
+    assert "McNemar" in found.out and "HR@5" not in found.out
+    assert "against sasrec" in found.err
+    assert "pop" in cli("compare", *runs).out
+
+
+def test_compare_keeps_runs_of_one_name_apart(cli: Cli, made: Path) -> None:
+    for place in ("a", "b"):
+        shutil.copytree(made / "runs/pop", f"{place}/pop")
+    assert "b/pop" in cli("compare", "a/pop", "b/pop").out
+    twice = cli("compare", "a/pop", "a/pop")
+    assert twice.code == 2 and "twice" in twice.err
+
+
+def test_recommend_takes_ids_and_titles_and_reports_the_unknown(cli: Cli, made: Path) -> None:
+    found = cli("recommend", made / "runs/sasrec", "tents-1", "gas stove", "lawnmower", "-k", 4)
+    assert found.code == 0, found.err
+    assert "Alder two-person tent" in found.err and "after stoves-1" in found.err
+    assert "`lawnmower` is no item here" in found.err
+    assert found.out.count("\n") >= 6 and "title" in found.out
+    assert "next: nextup similar" in found.err
+
+
+def test_recommend_without_a_history_gives_the_popular_and_says_so(cli: Cli, made: Path) -> None:
+    found = cli("recommend", made / "runs/sasrec")
+    assert found.code == 0 and "most popular" in found.err
+
+
+def test_recommend_leaves_out_and_chooses_as_json(cli: Cli, made: Path) -> None:
+    run = made / "runs/pop"
+    plain = json.loads(cli("recommend", run, "tents-1", "-k", 3, "--json").out)
+    first = plain["items"][0]
+    without = json.loads(cli("recommend", run, "tents-1", "--exclude", first, "--json").out)
+    assert first not in without["items"]
+    Path("only.txt").write_text("tents-1\nboots-1\n")
+    chosen = cli("recommend", run, "tents-1", "--only", "@only.txt", "-k", 5, "--json")
+    assert json.loads(chosen.out)["items"] == ["boots-1"]
+    seen = cli("recommend", run, "tents-1", "--only", "tents-1", "--include-seen", "--json")
+    assert json.loads(seen.out)["items"] == ["tents-1"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_recommend_answers_whole_files(cli: Cli, made: Path, ending: str) -> None:
+    output = Path(f"lists.{ending}")
+    found = cli("recommend", made / "runs/pop", "-i", made / "log.csv", "-o", output, "-k", 3)
+    assert found.code == 0, found.err
+    assert "360 recommendations for 120 users" in found.err and output.stat().st_size > 0
+    if ending == "csv":
+        with output.open(encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) == 360
+    refused = cli("recommend", made / "runs/pop", "-i", made / "log.csv", "-o", output)
+    assert refused.code == 2 and "--overwrite" in refused.err
+
+
+def test_similar_by_title_and_by_id(cli: Cli, made: Path) -> None:
+    by_title = cli("similar", made / "runs/sasrec", "two-person tent", "-k", 3, "--json")
+    by_id = cli("similar", made / "runs/sasrec", "tents-1", "-k", 3, "--json")
+    assert by_title.code == 0 and by_title.out == by_id.out
+    assert "tents-1" not in json.loads(by_id.out)["items"]
+
+
+def test_models_lists_models_and_explains_settings(cli: Cli) -> None:
+    listed = cli("models")
+    assert all(name in listed.out for name in ("pop", "mc1", "sasrec", "gru4rec"))
+    one = cli("models", "sasrec")
+    assert one.code == 0
+    for word in ("dropout", "0.5", "softmax | sampled_softmax", "epochs", "sasrec/paper"):
+        assert word in one.out
+    counting = cli("models", "pop")
+    assert counting.code == 0 and "epochs" not in counting.out
+
+
+def test_doctor_finds_a_sound_installation(cli: Cli) -> None:
+    found = cli("doctor")
+    assert found.code == 0
+    for word in ("torch", "threads", "CUDA", "pandas", "data/", "FAIL"):
+        assert (word in found.out) is (word != "FAIL")
+
+
+def test_doctor_says_what_to_do_about_a_broken_package(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nextup.doctor
+
+    monkeypatch.setattr(nextup.doctor, "NEEDED", ("numpy", "no-such-package"))
+    found = cli("doctor")
+    assert found.code == 1 and "FAIL" in found.out
+    assert "pip install --force-reinstall no-such-package" in found.err
