@@ -55,11 +55,14 @@ FORMS: dict[str, list[dict[str, Any]]] = {
             "layers": 1,
         },
         {"loss": "bpr", "negatives": 3, "tied": False},
-        {"loss": "bce", "targets": "prefix", "hidden": 24},
-        {"loss": "gbce", "negatives": 5, "layers": 1},
+        {"loss": "bce", "targets": "prefix", "negatives": 4, "hidden": 24, "layers": 1},
+        {"loss": "gbce", "targets": "prefix", "negatives": 5, "calibration": 0.3, "layers": 1},
     ],
 }
 """The forms of a model to test, over `SMALL`; a model not named here has one."""
+
+RATES: dict[str, float] = {"gru4rec": 0.03}
+"""Step sizes with which a model learns a few users by heart, where 0.01 is not the one."""
 
 
 @dataclass(frozen=True)

@@ -212,3 +212,18 @@ def test_a_fresh_model_starts_near_the_loss_of_knowing_nothing(form: Form) -> No
     if getattr(model.config, "block", "") == "original":
         pytest.skip("Glorot's weights and the last LayerNorm do not start near zero scores")
     assert float(model.loss(first_batch(model)).total.detach()) == pytest.approx(expected, rel=0.05)
+
+
+@every_trainable_form
+def test_a_step_in_bf16_is_the_same_step_less_precisely(form: Form) -> None:
+    model = form.lively(dropout=0.0, attention_dropout=0.0)
+    batch, found = first_batch(model), []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            total = model.loss(batch).total
+        total.backward()
+        gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
+        found.append((float(total.detach()), gradient))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.03)
+    assert torch.nn.functional.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.95
