@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch, TargetMode
@@ -29,8 +29,7 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    max_length: int = 50
-    """The most items of a history that the model reads (its latest)."""
+    max_length: int = Field(50, ge=1, description="the most items of a history that are read")
 
 
 @dataclass

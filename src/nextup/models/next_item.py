@@ -100,7 +100,8 @@ class NextItemRecommender(Recommender):
         table = self.item_vectors()
         bias = self.item_bias()
         if self.config.loss == "softmax":
-            weights = torch.full_like(states[:, 0], 1.0 / batch.target_total)
+            wide = torch.promote_types(states.dtype, torch.float32)  # bf16 would round the mean
+            weights = states.new_full((len(states),), 1.0 / batch.target_total, dtype=wide)
             bf16 = self.config.output_precision == "bf16"
             return linear_cross_entropy(
                 states, table, batch.targets, weights, bias, torch.bfloat16 if bf16 else None

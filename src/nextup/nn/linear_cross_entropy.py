@@ -77,7 +77,7 @@ def _sweep(
     if weights is not None and grad_states is not None and grad_table is not None:
         column = weights[:, None]
         grad_states.sub_(table[targets] * column)
-        grad_table.index_add_(0, targets, states * column, alpha=-1)
+        grad_table.index_add_(0, targets, (states * column).to(grad_table.dtype), alpha=-1)
         if grad_bias is not None:
             grad_bias.index_add_(0, targets, weights.to(grad_bias.dtype), alpha=-1)
     return losses, grad_states, grad_table, grad_bias

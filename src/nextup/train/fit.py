@@ -96,7 +96,8 @@ def fit(
     if learn_from not in ("train", "train+valid", "all"):
         raise ConfigError(f"learn_from: `{learn_from}` is not one of train, train+valid, all")
     protocol = protocol or Protocol()
-    _check_metric(train_config, protocol)
+    if model_class(model).learns_by == "gradient":
+        train_config = _with_metric(train_config, protocol)
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     parts = data.split(split)
     learnt = _learnt(parts, learn_from)
@@ -153,13 +154,16 @@ def _learnt(parts: Split, learn_from: str) -> Sequences:
     return parts.train_and_valid if learn_from == "train+valid" else parts.train
 
 
-def _check_metric(config: TrainConfig, protocol: Protocol) -> None:
-    _, cutoff = parse_metric(config.metric)
+def _with_metric(config: TrainConfig, protocol: Protocol) -> TrainConfig:
+    """Check the validation metric, and spell it as `metrics` does."""
+    kind, cutoff = parse_metric(config.metric)
     if cutoff is not None and cutoff not in protocol.cutoffs:
         raise ConfigError(
             f"training: metric {config.metric} needs cutoff {cutoff}, the protocol has "
             f"{', '.join(map(str, protocol.cutoffs))}"
         )
+    name = kind if cutoff is None else f"{kind}@{cutoff}"
+    return config.model_copy(update={"metric": name})
 
 
 def _prepare_folder(
