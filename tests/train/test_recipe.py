@@ -1,0 +1,83 @@
+"""Recipes and settings: all that ships resolves, and every slip is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from nextup.errors import ConfigError
+from nextup.evaluate.metrics import parse_metric
+from nextup.models.base import make_model, models
+from nextup.train.config import TrainConfig
+from nextup.train.recipe import recipes, resolve
+
+SHIPPED = sorted(recipes())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_says_what_it_is_and_resolves(name: str) -> None:
+    model, short = name.split("/")
+    content = recipes()[name]
+    assert set(content) <= {"about", "model", "train"}
+    assert len(content["about"]) > 10 and "\n" not in content["about"]
+    config, train = resolve(model, short)
+    assert resolve(model, name) == (config, train)
+    for key, value in content["model"].items():
+        assert getattr(config, key) == value
+    for key, value in content["train"].items():
+        assert getattr(train, key) == value
+    parse_metric(train.metric)
+    assert make_model(model, 20, config.model_dump()).config == config
+
+
+def test_every_recipe_belongs_to_a_model() -> None:
+    assert {name.split("/")[0] for name in SHIPPED} <= set(models())
+    assert recipes("sasrec").keys() == {n for n in SHIPPED if n.startswith("sasrec/")}
+    assert "sasrec/paper" in SHIPPED and "gru4rec/paper" in SHIPPED
+
+
+def test_the_published_sasrec_is_the_one_of_the_papers() -> None:
+    config, train = resolve("sasrec", "paper")
+    published = {"block": "s3", "loss": "bce", "negatives": 1, "width": 64, "layers": 2}
+    published |= {"heads": 2, "max_length": 50, "dropout": 0.5, "targets": "every"}
+    assert {key: getattr(config, key) for key in published} == published
+    assert (train.batch_size, train.learning_rate, train.weight_decay) == (256, 1e-3, 0.0)
+    original, train = resolve("sasrec", "original")
+    assert getattr(original, "block", None) == "original" and train.beta2 == 0.98
+
+
+def test_no_recipe_means_the_defaults() -> None:
+    config, train = resolve("gru4rec")
+    assert config == models()["gru4rec"].Config() and train == TrainConfig()
+
+
+def test_single_settings_win_over_the_recipe_whether_of_model_or_training() -> None:
+    config, train = resolve("sasrec", "paper", {"dropout": 0.1, "epochs": 3})
+    assert getattr(config, "dropout", None) == 0.1 and train.epochs == 3
+    assert getattr(config, "loss", None) == "bce" and train.batch_size == 256
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "settings", "said"),
+    [
+        ("sasrek", None, {}, "unknown model `sasrek`; did you mean `sasrec`?"),
+        ("sasrec", "papper", {}, "unknown recipe `papper`; did you mean `paper`?"),
+        ("sasrec", "gru4rec/paper", {}, "unknown recipe `gru4rec/paper`"),
+        ("pop", "paper", {}, "model pop has no recipes"),
+        ("sasrec", None, {"droput": 1}, "unknown key `droput`; did you mean `dropout`?"),
+        ("sasrec", "paper", {"epoch": 1}, "unknown key `epoch`; did you mean `epochs`?"),
+        ("pop", None, {"width": 1}, "unknown key `width`"),
+        ("sasrec", None, {"dropout": "much"}, "`dropout`: .*'much'"),
+        ("sasrec", None, {"epochs": -1}, "training: `epochs`: .*-1"),
+        ("sasrec", None, {"batch_size": 0}, "training: `batch_size`: .*0"),
+        ("sasrec", None, {"learning_rate": 0}, "training: `learning_rate`"),
+        ("sasrec", None, {"schedule": "steps"}, "training: `schedule`: .*'steps'"),
+        ("sasrec", None, {"average": 1.0}, "training: `average`"),
+    ],
+)
+def test_a_slip_is_one_line_that_names_it_and_the_nearest_known(
+    model: str, recipe: str | None, settings: dict[str, object], said: str
+) -> None:
+    pattern = said if ".*" in said else said.replace("?", r"\?")
+    with pytest.raises(ConfigError, match=pattern) as caught:
+        resolve(model, recipe, settings)
+    assert "\n" not in str(caught.value)
