@@ -177,11 +177,13 @@ def _prepare_folder(
         for key, value in asked.items():
             if key != "dataset" and before.get(key) != value:
                 raise RunError(
-                    f"{run.path}: was started with another {key} ({_difference(before[key], value)}"
-                    "); resume with the same settings, or start again with --overwrite"
+                    f"{run.path}: was started with another {key} "
+                    f"({_difference(before.get(key), value)}); resume with the same settings, "
+                    "or start again with --overwrite"
                 )
+        run.clear_leftovers()
         return
-    if run.path.exists() and any(run.path.iterdir() if run.path.is_dir() else [run.path]):
+    if _holds_something(run.path):
         if not overwrite and not resume:
             hint = "" if run.finished else "--resume to go on, "
             raise RunError(
@@ -194,7 +196,15 @@ def _prepare_folder(
         run.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{run.path}: cannot be made ({error.strerror})") from None
+    run.clear_leftovers()
     write_whole(noted, json.dumps(asked, indent=1) + "\n")
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is more than what a process killed at its very start leaves behind."""
+    if not path.is_dir():
+        return path.exists() or path.is_symlink()
+    return any(not entry.name.startswith(".config.json.partial-") for entry in path.iterdir())
 
 
 def _difference(before: Any, now: Any) -> str:

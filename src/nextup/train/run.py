@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ class Run:
     def note(self, part: str, ranks: CaseRanks, metrics: dict[str, float]) -> None:
         """Store the ranks and metrics of a part."""
         file = self.path / f"ranks-{part}.npz"
-        partial = file.with_name(f".{part}-{os.getpid()}.npz")
+        partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
         try:
             ranks.save(partial)
             partial.replace(file)
@@ -107,6 +108,15 @@ class Run:
             raise RunError(f"{file}: could not be written ({error.strerror})") from None
         document = {**self.metrics, part: metrics}
         write_whole(self.path / "metrics.json", json.dumps(document, indent=1) + "\n")
+
+    def clear_leftovers(self) -> None:
+        """Remove what a process that was killed had half written."""
+        for pattern in (".*.partial-*", ".*.old-*"):
+            for entry in list(self.path.rglob(pattern)):
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
 
     def _json(self, name: str, otherwise: str) -> dict[str, Any]:
         file = self.path / name
