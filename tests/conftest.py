@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("calm", deadline=None)  # a busy machine is not a failing test
+settings.load_profile("calm")
 
 SMALL_WORK = {"nn", "models", "train"}
 """Rooms whose tensors are tiny: there more threads only wait for each other."""
