@@ -24,9 +24,9 @@ from nextup.data.public import read_public
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases, leave_one_out
 from nextup.errors import InputError
-from nextup.evaluate.metrics import metrics
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import rank_cases
+from nextup.evaluation.metrics import metrics
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import rank_cases
 from nextup.models.base import Recommender, make_model
 from plain_sasrec import PlainSASRec, full_rank
 from record import interleaved, record

@@ -54,7 +54,7 @@ def ours(train: Any, split: Any, n_items: int, loss: str, epochs: int) -> list[d
     """Train whole epochs with the loop that `nextup fit` runs; return its log lines."""
     import torch
 
-    from nextup.evaluate.protocol import Protocol
+    from nextup.evaluation.protocol import Protocol
     from nextup.models.base import make_model
     from nextup.train.config import TrainConfig
     from nextup.train.device import make_fabric

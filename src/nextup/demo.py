@@ -18,9 +18,9 @@ from nextup.data.dataset import Dataset
 from nextup.data.prepare import read
 from nextup.data.shop import Shop
 from nextup.data.simulate import simulate
-from nextup.evaluate.compare import Row, compare
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks, rank_cases
+from nextup.evaluation.compare import Row, compare
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks, rank_cases
 from nextup.recommend.recommender import LoadedRecommender, load
 from nextup.recommend.typed import typed_items
 from nextup.train.assess import evaluate

@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from nextup.models.base import model_class, models
+from nextup.models.base import available_models, model_class
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import recipes
 
 
 def describe_models() -> list[tuple[str, str, str]]:
     """Return name, way of learning and paper of each model."""
-    return [(name, cls.learns_by, cls.paper) for name, cls in models().items()]
+    return [(name, cls.learns_by, cls.paper) for name, cls in available_models().items()]
 
 
 def describe_settings(name: str) -> dict[str, list[tuple[str, str, str, str]]]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, Cli, run_cli
 
 from nextup.data.simulate import simulate
+
+from .command_line import SMALL, Cli, run_cli
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, Cli
 
 from nextup.cli.console import parse_settings
 from nextup.errors import ConfigError
+
+from .command_line import SMALL, Cli
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import sys
 import time
 
 import pytest
-from command_line import Cli
+
+from .command_line import Cli
 
 COMMANDS = [
     *("prepare", "fit", "evaluate", "compare", "recommend", "similar"),

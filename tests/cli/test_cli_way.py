@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, Cli
+
+from .command_line import SMALL, Cli
 
 
 def test_prepare_tells_what_it_guessed_and_what_to_type_next(cli: Cli, made: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Cli
 
 from nextup.data.simulate import simulate
 from nextup.demo import run_demo, settings_for
+
+from .command_line import Cli
 
 
 @pytest.fixture

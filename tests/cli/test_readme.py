@@ -9,10 +9,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from command_line import Cli
 
 import nextup
 from nextup.data.simulate import simulate
+
+from .command_line import Cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,11 +68,11 @@ def test_the_files_it_points_to_are_there() -> None:
 
 
 def test_the_public_names_are_what_they_seem() -> None:
-    for room in ("nextup.evaluate.protocol", "nextup.models.base"):
+    for room in ("nextup.evaluation.protocol", "nextup.models.base"):
         import_module(room)  # must not hide the function of the same name
     for name in nextup.__all__:
         assert getattr(nextup, name) is not None
-    assert "sasrec" in nextup.models() and callable(nextup.evaluate)
+    assert "sasrec" in nextup.available_models() and callable(nextup.evaluate)
     assert set(nextup.__all__) <= set(dir(nextup))
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         nextup.fitt  # noqa: B018

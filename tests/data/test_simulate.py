@@ -13,8 +13,8 @@ from nextup.data.sequences import Sequences
 from nextup.data.shop import GOES_WITH, Shop
 from nextup.data.simulate import simulate
 from nextup.errors import ConfigError
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks, rank_cases
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks, rank_cases
 from nextup.models.base import make_model
 
 

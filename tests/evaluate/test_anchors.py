@@ -8,9 +8,9 @@ import pytest
 
 from nextup.data.public import data_folder, read_public
 from nextup.errors import InputError
-from nextup.evaluate.metrics import feasible, metrics
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import rank_cases
+from nextup.evaluation.metrics import feasible, metrics
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import rank_cases
 from nextup.models.base import make_model
 
 

@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import binomtest
 
 from nextup.errors import ConfigError, InputError
-from nextup.evaluate.compare import compare
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks
-from nextup.evaluate.significance import (
+from nextup.evaluation.compare import compare
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks
+from nextup.evaluation.significance import (
     bootstrap,
     mcnemar,
     paired_bootstrap,

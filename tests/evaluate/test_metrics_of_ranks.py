@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from nextup.data.public import data_folder
 from nextup.errors import ConfigError, InputError
-from nextup.evaluate.metrics import case_values, feasible, list_metrics, metrics, parse_metric
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks
+from nextup.evaluation.metrics import case_values, feasible, list_metrics, metrics, parse_metric
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks
 
 
 def ranks_of(values: list[float], **protocol: object) -> CaseRanks:

@@ -12,9 +12,9 @@ from scorers import Table, Vectors
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases, leave_one_out
 from nextup.errors import InputError, NextupError, RunError
-from nextup.evaluate.metrics import metrics
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks, rank_cases
+from nextup.evaluation.metrics import metrics
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks, rank_cases
 from nextup.models.base import make_model
 
 TIES = ("mean", "low_id", "pessimistic")

@@ -10,10 +10,10 @@ from scorers import Table
 from nextup.data.sequences import Sequences
 from nextup.data.split import leave_one_out
 from nextup.errors import InputError
-from nextup.evaluate.metrics import expected_gains, gains, metrics
-from nextup.evaluate.negatives import draw_negatives
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import rank_cases
+from nextup.evaluation.metrics import expected_gains, gains, metrics
+from nextup.evaluation.negatives import draw_negatives
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import rank_cases
 
 
 def whole_of(m: int, n_items: int, length: int, seed: int = 0) -> Sequences:

@@ -19,7 +19,7 @@ from nextup.data.catalog import Catalog
 from nextup.data.dataset import Dataset
 from nextup.data.rawids import RawIds
 from nextup.data.sequences import Sequences
-from nextup.models.base import Recommender, make_model, models
+from nextup.models.base import Recommender, available_models, make_model
 
 N_ITEMS, MAX_LENGTH = 40, 8
 
@@ -78,10 +78,10 @@ class Form:
 
     @property
     def counts(self) -> bool:
-        return models()[self.model].learns_by == "counting"
+        return available_models()[self.model].learns_by == "counting"
 
     def all_settings(self, **more: Any) -> dict[str, Any]:
-        cls = models()[self.model]
+        cls = available_models()[self.model]
         fields = cls.Config.model_fields
         small = {} if self.counts else {k: v for k, v in SMALL.items() if k in fields}
         return {**small, **self.settings, **{k: v for k, v in more.items() if k in fields}}
@@ -105,7 +105,7 @@ class Form:
 
 def forms() -> list[Form]:
     """All forms of all registered models."""
-    return [Form(name, form) for name in models() for form in FORMS.get(name, [{}])]
+    return [Form(name, form) for name in available_models() for form in FORMS.get(name, [{}])]
 
 
 def trainable() -> list[Form]:

@@ -24,11 +24,11 @@ from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases
 from nextup.errors import ConfigError
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import rank_cases
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import rank_cases
+from nextup.evaluation.retrieval import top_items
 from nextup.models.base import item_counts, make_model
 from nextup.models.store import load_model, save_model
-from nextup.recommend.retrieval import top_items
 
 every_form = pytest.mark.parametrize("form", forms(), ids=str)
 every_trainable_form = pytest.mark.parametrize("form", trainable(), ids=str)

@@ -17,12 +17,12 @@ from nextup.data.batches import batch_of_lists
 from nextup.data.public import data_folder, read_public
 from nextup.data.sequences import Sequences
 from nextup.errors import InputError
-from nextup.evaluate.metrics import metrics
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import rank_cases
+from nextup.evaluation.metrics import metrics
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import rank_cases
+from nextup.evaluation.retrieval import top_items
 from nextup.models.base import Recommender, make_model
 from nextup.models.store import load_model
-from nextup.recommend.retrieval import top_items
 from nextup.train.assess import evaluate
 from nextup.train.fit import fit
 

@@ -23,7 +23,7 @@ from small_models import (
 
 from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
-from nextup.evaluate.protocol import Protocol
+from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender
 from nextup.models.store import load_model
 from nextup.train.assess import evaluate

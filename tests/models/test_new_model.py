@@ -76,7 +76,7 @@ learning_rate = 1e-2
 @pytest.fixture
 def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The file and the recipe of a new model, where a contributor would put them."""
-    base.models()
+    base.available_models()
     before = dict(base._REGISTER)
     room = tmp_path / "recipes"
     shutil.copytree(Path(str(resources.files("nextup.recipes"))), room)
@@ -108,7 +108,7 @@ def test_one_file_and_one_recipe_are_a_whole_model(bag: ModuleType, tmp_path: Pa
 def test_a_registered_model_is_listed_checked_and_under_the_conformance_suite(
     bag: ModuleType,
 ) -> None:
-    assert base.models()["bag"] is bag.Bag
+    assert base.available_models()["bag"] is bag.Bag
     assert any(form.model == "bag" for form in forms())
     assert list(recipes("bag")) == ["bag/paper"]
     with pytest.raises(ConfigError, match="unknown key `widht`; did you mean `width`"):
@@ -119,7 +119,7 @@ def test_a_registered_model_is_listed_checked_and_under_the_conformance_suite(
 
 
 def test_the_register_is_clean_afterwards() -> None:
-    assert "bag" not in base.models()
+    assert "bag" not in base.available_models()
     with pytest.raises(ConfigError, match="unknown model `bag`"):
         base.model_class("bag")
 

@@ -10,7 +10,7 @@ import torch
 from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawIds
 from nextup.data.sequences import Sequences
-from nextup.models.base import Recommender, item_counts, make_model, models
+from nextup.models.base import Recommender, available_models, item_counts, make_model
 from nextup.models.store import save_model
 from nextup.recommend.recommender import LoadedRecommender, load
 
@@ -27,8 +27,8 @@ def histories(m: int = 80, seed: int = 0) -> Sequences:
 
 def fitted(name: str) -> Recommender:
     torch.manual_seed(0)
-    counting = models()[name].learns_by == "counting"
-    fields = models()[name].Config.model_fields
+    counting = available_models()[name].learns_by == "counting"
+    fields = available_models()[name].Config.model_fields
     settings = {} if counting else {key: value for key, value in NEURAL.items() if key in fields}
     model = make_model(name, N_ITEMS, settings)
     if counting:

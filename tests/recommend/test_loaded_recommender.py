@@ -13,9 +13,9 @@ from shelf import N_ITEMS, catalog, fitted, histories, popularity, saved
 
 from nextup.data.batches import batch_of_lists
 from nextup.errors import ConfigError, InputError
-from nextup.models.base import models
+from nextup.evaluation.retrieval import top_k, top_k_of_row
+from nextup.models.base import available_models
 from nextup.recommend.recommender import LoadedRecommender
-from nextup.recommend.retrieval import top_k, top_k_of_row
 
 
 def raw(numbers: object) -> list[str]:
@@ -48,7 +48,7 @@ def test_top_k_of_a_large_row_in_single_precision() -> None:
     assert torch.equal(columns, expected)
 
 
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", available_models())
 def test_lists_are_the_best_unseen_items(name: str, tmp_path: Path) -> None:
     recommender = saved(name, tmp_path)
     lists = [row.tolist() for row in histories(seed=4)]
@@ -71,7 +71,7 @@ def test_lists_are_the_best_unseen_items(name: str, tmp_path: Path) -> None:
             assert answer.titles == titles
 
 
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", available_models())
 def test_answering_changes_nothing_in_the_model(name: str, tmp_path: Path) -> None:
     recommender = saved(name, tmp_path)
     before = {k: v.clone() for k, v in recommender.model.state_dict().items()}

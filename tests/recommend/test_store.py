@@ -15,7 +15,7 @@ from shelf import N_ITEMS, catalog, fitted, histories, popularity
 import nextup.models.store as store
 from nextup.data.batches import gather
 from nextup.errors import RunError
-from nextup.models.base import models
+from nextup.models.base import available_models
 from nextup.models.store import load_model, save_model
 from nextup.recommend.recommender import load
 
@@ -37,7 +37,7 @@ def note_checksums(folder: Path) -> None:
     edit(folder, sha256={name: store._checksum(folder / name) for name in names})
 
 
-@pytest.mark.parametrize("name", models())
+@pytest.mark.parametrize("name", available_models())
 def test_every_model_answers_the_same_after_a_file(name: str, tmp_path: Path) -> None:
     model = fitted(name)
     save_model(model, tmp_path / "m", catalog(), popularity(), {"epochs": [1, 2]})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nextup.errors import ConfigError
-from nextup.evaluate.metrics import parse_metric
-from nextup.models.base import make_model, models
+from nextup.evaluation.metrics import parse_metric
+from nextup.models.base import available_models, make_model
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import recipes, resolve
 
@@ -30,7 +30,7 @@ def test_a_shipped_recipe_says_what_it_is_and_resolves(name: str) -> None:
 
 
 def test_every_recipe_belongs_to_a_model() -> None:
-    assert {name.split("/")[0] for name in SHIPPED} <= set(models())
+    assert {name.split("/")[0] for name in SHIPPED} <= set(available_models())
     assert recipes("sasrec").keys() == {n for n in SHIPPED if n.startswith("sasrec/")}
     assert "sasrec/paper" in SHIPPED and "gru4rec/paper" in SHIPPED
 
@@ -47,7 +47,7 @@ def test_the_published_sasrec_is_the_one_of_the_papers() -> None:
 
 def test_no_recipe_means_the_defaults() -> None:
     config, train = resolve("gru4rec")
-    assert config == models()["gru4rec"].Config() and train == TrainConfig()
+    assert config == available_models()["gru4rec"].Config() and train == TrainConfig()
 
 
 def test_single_settings_win_over_the_recipe_whether_of_model_or_training() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_data import QUICK, dataset
 
-from nextup.evaluate.protocol import Protocol
+from nextup.evaluation.protocol import Protocol
 from nextup.models.base import make_model
 from nextup.train.config import TrainConfig
 from nextup.train.device import make_fabric

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from small_data import dataset, quick
 
-from nextup.evaluate.protocol import Protocol
+from nextup.evaluation.protocol import Protocol
 from nextup.train.assess import evaluate
 
 SAMPLED = Protocol(candidates="sampled", n_negatives=9, ties="pessimistic", seed=5)

@@ -20,7 +20,7 @@ from nextup.cli.console import (
 from nextup.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nextup.evaluate.protocol import Protocol
+    from nextup.evaluation.protocol import Protocol
     from nextup.train.fit import LearnFrom
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -165,7 +165,7 @@ def compare(
     ] = None,
 ) -> None:
     """Lay runs side by side, with intervals and paired tests."""
-    from nextup.evaluate.compare import compare as compare_ranks
+    from nextup.evaluation.compare import compare as compare_ranks
     from nextup.train.run import Run
 
     names = [path.resolve().name for path in runs]
@@ -200,7 +200,7 @@ def make_protocol(
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return None
-    from nextup.evaluate.protocol import Protocol
+    from nextup.evaluation.protocol import Protocol
     from nextup.models.base import make_config
 
     return make_config(Protocol, given, "protocol")

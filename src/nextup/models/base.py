@@ -122,7 +122,7 @@ def register(model: ModelType) -> ModelType:
     return model
 
 
-def models() -> dict[str, type[Recommender]]:
+def available_models() -> dict[str, type[Recommender]]:
     """Return all registered models by name."""
     import nextup.models  # noqa: F401  (importing the room registers its models)
 
@@ -137,7 +137,7 @@ def model_class(name: str) -> type[Recommender]:
     ConfigError
         If there is none; names the nearest.
     """
-    known = models()
+    known = available_models()
     if name not in known:
         raise ConfigError(f"unknown model `{name}`{suggest(name, known)}")
     return known[name]

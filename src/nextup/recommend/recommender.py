@@ -19,7 +19,8 @@ from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawId
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError, InputError, RunError
-from nextup.evaluate.scoring import Catalogue, as_float
+from nextup.evaluation.retrieval import top_items, top_k
+from nextup.evaluation.scoring import Catalogue, as_float
 from nextup.models.base import Recommender
 from nextup.models.store import CARD, load_model
 from nextup.recommend.answers import (
@@ -30,7 +31,6 @@ from nextup.recommend.answers import (
     listed,
     note_of,
 )
-from nextup.recommend.retrieval import top_items, top_k
 
 FOLDER = "recommender"
 """Where in a run's folder the recommender lies."""

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from nextup.data.dataset import Dataset
 from nextup.data.split import Cases, Split
 from nextup.errors import ConfigError, RunError
-from nextup.evaluate.metrics import metrics
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks, rank_cases
+from nextup.evaluation.metrics import list_metrics, metrics
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks, rank_cases
+from nextup.evaluation.retrieval import top_items
 from nextup.models.base import Recommender
 from nextup.models.store import load_model
 from nextup.train.device import gather_arrays, make_fabric
@@ -77,7 +79,8 @@ def evaluate(
     Returns
     -------
     dict
-        Metric names and values.
+        Metric names and values: accuracy from the ranks, and what the lists look like as a whole
+        (``coverage@k``, ``popularity@k``).
 
     Raises
     ------
@@ -103,15 +106,31 @@ def evaluate(
     check_same_dataset(run, data)
     protocol = protocol or Protocol(**config["protocol"])
     fabric = make_fabric(device, "32")
-    model = load_model(run.recommender_folder)[0].to(fabric.device)
+    model, _, popularity, _ = load_model(run.recommender_folder)
+    model = model.to(fabric.device)
     split = data.split(config["split"])
     cases = split.test if part == "test" else split.valid
     ranked = rank_everywhere(fabric, model, cases, split, protocol)
     values = metrics(ranked)
     if fabric.is_global_zero:
+        values.update(_list_metrics(model, cases, protocol, popularity, fabric.device))
         run.note(part, ranked, values)
-    fabric.barrier()
-    return values
+    shared: dict[str, float] = fabric.broadcast(values)
+    return shared
+
+
+def _list_metrics(
+    model: Recommender,
+    cases: Cases,
+    protocol: Protocol,
+    popularity: np.ndarray,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return what the lists for all cases look like as a whole."""
+    width = min(max(protocol.cutoffs), model.n_items)
+    excluded = protocol.seen == "excluded"
+    lists, _ = top_items(model, cases.histories, width, exclude_seen=excluded, device=device)
+    return list_metrics(lists, popularity, [k for k in protocol.cutoffs if k <= width])
 
 
 def check_same_dataset(run: Run, data: Dataset) -> None:

@@ -15,8 +15,8 @@ from nextup.data.dataset import Dataset
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
 from nextup.errors import ConfigError, RunError
-from nextup.evaluate.metrics import metrics, parse_metric
-from nextup.evaluate.protocol import Protocol
+from nextup.evaluation.metrics import metrics, parse_metric
+from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender, item_counts, model_class
 from nextup.models.store import save_model
 from nextup.train.assess import check_same_dataset, dataset_marks, rank_everywhere

@@ -19,8 +19,8 @@ from nextup.data.batches import TrainingStream, hash_seed
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
 from nextup.errors import NextupError
-from nextup.evaluate.metrics import metrics
-from nextup.evaluate.protocol import Protocol
+from nextup.evaluation.metrics import metrics
+from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender
 from nextup.train import checkpoint
 from nextup.train.assess import rank_everywhere

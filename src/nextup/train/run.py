@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nextup.errors import RunError
-from nextup.evaluate.ranks import CaseRanks
+from nextup.evaluation.ranks import CaseRanks
 
 
 def write_whole(file: Path, text: str) -> None:

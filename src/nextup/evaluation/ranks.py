@@ -21,9 +21,9 @@ from torch import Tensor
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases
 from nextup.errors import InputError, RunError
-from nextup.evaluate.negatives import draw_negatives, unique_pairs
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.scoring import Block, Progress, Scorer, visit_scores
+from nextup.evaluation.negatives import draw_negatives, unique_pairs
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.scoring import Block, Progress, Scorer, visit_scores
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from nextup.errors import ConfigError, InputError, suggest
-from nextup.evaluate.ranks import CaseRanks
+from nextup.evaluation.ranks import CaseRanks
 
 _NAME = re.compile(r"(expected )?(HR|RECALL|NDCG|MRR)(?:@([1-9][0-9]*))?", re.IGNORECASE)
 
@@ -59,7 +59,7 @@ def case_values(ranks: CaseRanks, name: str) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> from nextup.evaluate.protocol import Protocol
+    >>> from nextup.evaluation.protocol import Protocol
     >>> five = CaseRanks(np.arange(5), np.array([0, 4, 5, 9, 10.0]), Protocol())
     >>> case_values(five, "NDCG@10").round(4)
     array([1.    , 0.3869, 0.3562, 0.2891, 0.    ])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nextup.data.batches import gather
 from nextup.data.sequences import Sequences
-from nextup.evaluate.scoring import (
+from nextup.evaluation.scoring import (
     Block,
     Catalogue,
     Progress,

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextup.errors import ConfigError, InputError, suggest
-from nextup.evaluate.metrics import case_values, parse_metric
-from nextup.evaluate.protocol import Protocol
-from nextup.evaluate.ranks import CaseRanks
-from nextup.evaluate.significance import (
+from nextup.evaluation.metrics import case_values, parse_metric
+from nextup.evaluation.protocol import Protocol
+from nextup.evaluation.ranks import CaseRanks
+from nextup.evaluation.significance import (
     RESAMPLES,
     Interval,
     interval_of,

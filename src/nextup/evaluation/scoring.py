@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextup.data.batches import Batch, gather
+from nextup.data.batches import Batch, gather, items_on
 from nextup.data.sequences import Sequences
 from nextup.errors import NextupError
 
@@ -242,7 +242,7 @@ def visit_scores(
     order = np.argsort(read, kind="stable")
     batches = [order[at : at + batch_size] for at in range(0, m, batch_size)]
     workers = min(one_thread.threads(), len(batches)) if device.type == "cpu" else 1
-    items = torch.from_numpy(np.ascontiguousarray(histories.items)).to(device)
+    items = items_on(histories, device)
     free: SimpleQueue[tuple[int, list[Tensor]]] = SimpleQueue()
     for number in range(workers):
         free.put((number, []))
