@@ -109,6 +109,17 @@ def test_a_state_just_below_the_safe_exponent_is_exact_without_a_shift() -> None
     close(each.double(), expected, 1e-5)
 
 
+@pytest.mark.parametrize("score", [61.0, 89.0, 95.0, 200.0])
+def test_exponentials_that_would_overflow_are_shifted(score: float) -> None:
+    table = torch.zeros(4, 1)
+    table[1:, 0] = torch.tensor([1.0, 0.9, -1.0])
+    p = {"states": torch.tensor([[score]]), "table": table, "targets": torch.tensor([2])}
+    p |= {"weights": torch.ones(1), "bias": torch.zeros(4)}
+    _, each, gradients = ours(p, False)
+    close(each, torch.tensor([0.1 * score]), 1e-2)
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
 def test_bf16_products_stay_within_their_precision() -> None:
     p = problem(m=200, n=300, d=16, dtype=torch.float32)
     total, each, gradients = ours(p, True, torch.bfloat16)

@@ -131,6 +131,28 @@ def test_interrupted_before_the_first_checkpoint_it_starts_again(
     assert_same(quick(dataset(), tmp_path / "run", resume=True, **SETTINGS), whole)
 
 
+def test_the_best_epoch_before_an_interruption_is_still_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A step size that ruins what was learnt: three epochs after the best it stops.
+    settings = {"epochs": 40, "patience": 3, "learning_rate": 0.2}
+    whole = quick(dataset(), tmp_path / "whole", **settings)
+    best = load_model(whole.recommender_folder)[3]["facts"]["best_epoch"]
+    assert len(whole.log()) == best + 3 < 40
+    step = Loop._step
+
+    def stop(self: Loop, order: object, epoch: int, at: int) -> torch.Tensor:
+        if epoch == best + 1:
+            raise KeyboardInterrupt
+        return step(self, order, epoch, at)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            quick(dataset(), tmp_path / "run", **settings)
+    assert_same(quick(dataset(), tmp_path / "run", resume=True, **settings), whole)
+
+
 def test_killed_before_its_settings_were_noted_it_starts_again(whole: Run, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.json.partial-123").write_text('{"model": "sas')

@@ -124,3 +124,24 @@ def test_the_average_follows_the_weights_with_its_decay(tmp_path: Path) -> None:
 
 def test_without_an_average_none_is_kept(tmp_path: Path) -> None:
     assert loop_of(tmp_path).average == {}
+
+
+def test_every_epoch_visits_every_history_once_and_in_another_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = loop_of(tmp_path, {"epochs": 3})
+    visited: dict[int, list[int]] = {}
+    batch = loop.stream.batch
+
+    def noted(order: Any, epoch: int, step: int) -> Any:
+        made = batch(order, epoch, step)
+        visited.setdefault(epoch, []).extend(made.users.tolist())
+        return made
+
+    monkeypatch.setattr(loop.stream, "batch", noted)
+    loop.run()
+    assert sorted(visited) == [0, 1, 2]
+    everyone = sorted(loop.stream.users.tolist())
+    assert all(sorted(users) == everyone for users in visited.values())
+    firsts = {tuple(sorted(users[:16])) for users in visited.values()}
+    assert len(firsts) == 3, "the same histories stand in the first step of every epoch"
