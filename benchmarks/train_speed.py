@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument(
         "--plain-steps", type=int, default=12, help="batches timed of the plain one"
     )
+    parser.add_argument("--peer-rounds", type=int, default=1)
     parser.add_argument("--peer-batches", type=int, default=12)
     parser.add_argument("--name", default="train_speed", help="name of the file in results/")
     args = parser.parse_args()
@@ -166,7 +167,7 @@ def main() -> None:
                 seconds, steps = train_epoch(plain, adam, train, max_steps=args.plain_steps)
             whole = seconds * steps_per_epoch(train) / steps
             spans["plain"].append({"seconds": whole, "foreign": span.foreign_cores})
-            for peer in ("rectools", "replay") if args.peers else ():
+            for peer in ("rectools", "replay") if args.peers and turn < args.peer_rounds else ():
                 try:
                     one = run_peer(peer, loss, train, args.threads, args.peer_batches)
                 except PeerError as error:
@@ -174,7 +175,7 @@ def main() -> None:
                     continue
                 spans.setdefault(peer, []).append(
                     {
-                        "seconds": one["training"]["epoch_seconds"],
+                        "seconds": statistics.median(one["training"]["epoch_seconds"]),
                         "foreign": one["foreign_cores"],
                         "versions": one.get("versions"),
                     }

@@ -120,10 +120,12 @@ class _PackedAttention(torch.autograd.Function):
         scale = math.sqrt(heads / queries.shape[1])
         q = _take(packing, queries, 1, heads)[0].flatten(0, 1)
         k, v = _take(packing, keys_values, 2, heads).contiguous().flatten(1, 2)
-        scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-        mask = packing.mask(causal, scores.dtype)
-        if mask is not None:
-            scores.view(heads, *mask.shape).add_(mask)
+        mask = packing.mask(causal, q.dtype)
+        if mask is None:
+            scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+        else:
+            rows = mask.expand(packing.windows, packing.width, packing.width)
+            scores = rows.repeat(heads, 1, 1).baddbmm_(q, k.transpose(1, 2), alpha=scale)
         weights = torch.softmax(scores, dim=-1)
         dropped, factor = weights, None
         if rate > 0.0:

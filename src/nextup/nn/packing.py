@@ -104,7 +104,7 @@ class Packing:
     def collect(self, spread: Tensor) -> Tensor:
         """``[windows, width, d]`` back to ``[N, d]``."""
         flat = spread.reshape(self.windows * self.width, -1)
-        return flat if self.places is None else flat[self.places]
+        return flat if self.places is None else flat.index_select(0, self.places)
 
     def mask(self, causal: bool, dtype: torch.dtype) -> Tensor | None:
         """``[windows, width, width]``: 0 where a place may look, minus infinity elsewhere.

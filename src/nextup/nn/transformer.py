@@ -59,7 +59,7 @@ class PostNormBlock(nn.Module):
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
         queries, keys_values = _project(self.query_key_value, x, last_at)
         if last_at is not None:
-            x = x[last_at]
+            x = x.index_select(0, last_at)
         mixed = packed_attention(
             queries,
             keys_values,
@@ -125,7 +125,7 @@ def _project(layer: nn.Linear, x: Tensor, last_at: Tensor | None) -> tuple[Tenso
         queries, keys_values = layer(x).split([width, 2 * width], dim=-1)
         return queries, keys_values
     weight, bias = layer.weight, layer.bias
-    queries = nn.functional.linear(x[last_at], weight[:width], bias[:width])
+    queries = nn.functional.linear(x.index_select(0, last_at), weight[:width], bias[:width])
     return queries, nn.functional.linear(x, weight[width:], bias[width:])
 
 
@@ -136,5 +136,5 @@ def run_blocks(
     for number, block in enumerate(blocks, start=1):
         x = block(x, packing, last_at if number == len(blocks) else None)
     if not len(blocks) and last_at is not None:
-        x = x[last_at]
+        x = x.index_select(0, last_at)
     return x

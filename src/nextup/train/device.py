@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 import warnings
 from typing import Any
 
@@ -41,8 +39,6 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     use_gpu = has_gpu and device != "cpu"
     if precision == "auto":
         precision = "bf16" if use_gpu and torch.cuda.is_bf16_supported() else "32"
-    if not use_gpu:
-        keep_freed_memory()
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     with warnings.catch_warnings():
@@ -56,23 +52,6 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         )
         fabric.launch()
     return fabric
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library (glibc) to keep freed blocks instead of giving them back at every step.
-
-    Tensors of some megabytes are freed and allocated again at each step; returning their pages
-    to the kernel and faulting them in again costs more than some of the arithmetic.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(mmap_threshold, 1 << 28)
-        libc.mallopt(trim_threshold, 1 << 30)
-    except (OSError, AttributeError):
-        return
 
 
 def sum_over_processes(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:

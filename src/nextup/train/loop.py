@@ -110,10 +110,12 @@ class Loop:
             self.epoch_loss.zero_()
         order = self.stream.order(epoch)
         rows = 0
+        self.model.train()
         for step in range(first, len(self.stream)):
             total = self._step(order, epoch, step)
             rows += min(self.config.batch_size, len(order) - step * self.config.batch_size)
-            self.epoch_loss += torch.stack([total.double(), torch.ones_like(total).double()])
+            self.epoch_loss[0] += total
+            self.epoch_loss[1] += 1
             progress.step = step + 1
             now = time.perf_counter()
             shown = bar.live and step % 10 == 0
@@ -156,8 +158,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(epoch * len(self.stream) + step)
         batch = self.stream.batch(order, epoch, step)  # type: ignore[arg-type]
-        torch.manual_seed(hash_seed(self.job.seed, epoch, step, self.fabric.global_rank, 1))
-        self.model.train()
+        self._seed(hash_seed(self.job.seed, epoch, step, self.fabric.global_rank, 1))
         with self.fabric.autocast():
             losses = self.model.loss(batch)
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -172,6 +173,12 @@ class Loop:
         if self.fabric.world_size > 1:
             total = self.fabric.all_reduce(total, reduce_op="sum")  # type: ignore[assignment]
         return total
+
+    def _seed(self, seed: int) -> None:
+        """Seed the generators that a step draws from (`torch.manual_seed` asks every backend)."""
+        torch.default_generator.manual_seed(seed)
+        if self.fabric.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def learning_rate(self, step: int) -> float:
         """Return the step size of a step counted over all epochs."""
