@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from nextup.data.batches import Batch, TargetMode
@@ -50,6 +50,11 @@ class NextItemConfig(ModelConfig):
     output_precision: Literal["32", "bf16"] = Field(
         "32", description="softmax: precision of the product with the whole catalogue"
     )
+
+    @field_validator("output_precision", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
 
 
 class NextItemRecommender(Recommender):

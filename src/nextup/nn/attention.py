@@ -55,6 +55,8 @@ def packed_attention(
         ``[N, d]``, or ``[B, d]`` with `last_only`.
     """
     rate = dropout_rate if training else 0.0
+    if len(packing.lengths) == 1:
+        return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:
         return _last_attention(queries, keys_values, packing, heads, rate)
     if queries.device.type == "cpu":
@@ -70,16 +72,22 @@ def packed_attention(
     return mixed
 
 
+def _one_row(queries: Tensor, keys_values: Tensor, heads: int, causal: bool, rate: float) -> Tensor:
+    """One history to answer: nothing to tell apart, and every operation counts."""
+    keys, values = keys_values.view(1, len(keys_values), 2, heads, -1).transpose(1, 3).unbind(2)
+    asked = queries.view(1, len(queries), heads, -1).transpose(1, 2)
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        asked, keys, values, dropout_p=rate, is_causal=causal
+    )
+    return mixed.transpose(1, 2).reshape(len(queries), -1)
+
+
 def _last_attention(
     queries: Tensor, keys_values: Tensor, packing: Packing, heads: int, rate: float
 ) -> Tensor:
     """One query a row: products and sums along the packed rows, without windows or padding."""
     keys, values = keys_values.reshape(len(keys_values), 2, heads, -1).unbind(1)
     asked = queries.reshape(len(queries), heads, -1)
-    if len(queries) == 1:  # one history to answer: no rows to tell apart
-        scores = torch.einsum("hs,nhs->hn", asked[0], keys) * math.sqrt(heads / queries.shape[1])
-        weights = dropout(torch.softmax(scores, dim=-1), rate)
-        return torch.einsum("hn,nhs->hs", weights, values).reshape(1, -1)
     row = packing.row_of
     scores = (asked.index_select(0, row) * keys).sum(-1) * math.sqrt(heads / queries.shape[1])
     with torch.no_grad():
