@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -96,24 +95,9 @@ def measure(millions: float, scratch: Path) -> dict[str, float]:
     }
 
 
-def hardware() -> dict[str, object]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count()}
-
-
-def commit() -> str:
-    shown = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return shown.stdout.strip() or "unknown"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--millions", type=float, nargs="+", default=[1, 5, 20])
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "scale_prepare.json")
     parser.add_argument("--generate", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -123,29 +107,14 @@ def main() -> None:
     if given.prepare:
         prepare(Path(given.prepare[0]), Path(given.prepare[1]))
         return
-    import polars
+    from record import record  # imports torch, which the measured children must not
 
     with tempfile.TemporaryDirectory() as scratch:
         rows = []
         for millions in given.millions:
             rows.append(measure(millions, Path(scratch)))
             print(rows[-1], flush=True)
-    load = os.getloadavg()[0]
-    report = {
-        "command": "python benchmarks/scale_prepare.py --millions "
-        + " ".join(f"{m:g}" for m in given.millions),
-        "commit": commit(),
-        "hardware": hardware(),
-        "load_average": round(load, 1),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "polars": polars.__version__,
-        },
-        "runs": rows,
-    }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=1) + "\n")
+    record("scale_prepare", {"load_average": round(os.getloadavg()[0], 1), "runs": rows})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+"""Render what is recorded in ``results/`` as one page, ``results/README.md``; nothing is typed in.
+
+python benchmarks/summary.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from quality import report
+from record import RESULTS
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """Return a recorded result, or None where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def origin(found: dict[str, Any]) -> str:
+    """Return one line about where the figures come from."""
+    machine = found["hardware"]
+    return (
+        f"`{found['command']}`, commit `{found['commit'][:9]}`, {found['date'][:10]}, "
+        f"{machine['processor']}, {machine['cores']} cores, {found['threads']} threads, "
+        f"torch {found['versions']['torch']}"
+    )
+
+
+def training() -> Iterator[str]:
+    """Seconds an epoch."""
+    found = load("train_speed")
+    if found is None:
+        return
+    yield "## Training: seconds an epoch, SASRec on Beauty\n"
+    yield "| loss | who | s/epoch | times nextup |"
+    yield "|---|---|---|---|"
+    for loss in ("bce", "softmax"):
+        if loss not in found:
+            continue
+        one = found[loss]
+        for name, seconds in one["seconds_per_epoch"].items():
+            yield f"| {loss} | {name} | {seconds:.2f} | {one['ratio_to_nextup'][name]:.1f} |"
+        floor, times = one["floor_seconds"], 1 / one["nextup_over_floor"]
+        yield f"| {loss} | floor (fp32 arithmetic on real items) | {floor:.2f} | {times:.2f} |"
+    yield ""
+    for loss in ("bce", "softmax"):
+        if loss in found:
+            one = found[loss]
+            top = ", ".join(f"{e['operator']} {e['share']:.0%}" for e in one["profile"][:6])
+            yield (
+                f"{loss}: the losses of {one['targets_compared']:,} targets differ from the plain "
+                f"implementation's by at most {one['largest_difference_per_target']:.1e}; "
+                f"profile of a step: {top}.\n"
+            )
+    yield origin(found) + "\n"
+
+
+def ranking() -> Iterator[str]:
+    """Ranking all test items."""
+    found = load("evaluation_speed")
+    if found is None:
+        return
+    yield "## Full ranking of all test items\n"
+    yield f"{found['cases']:,} cases, {found['items']:,} items, {found['protocol']}.\n"
+    yield "| way | median s | processor s |"
+    yield "|---|---|---|"
+    for name, times in found["times"].items():
+        yield f"| {name} | {times['median_s']:.2f} | {times['cpu_s']:.2f} |"
+    yield ""
+    yield origin(found) + "\n"
+
+
+def answering() -> Iterator[str]:
+    """Top-10 for one history and for 1,000."""
+    found = load("answering_speed")
+    if found is None:
+        return
+    one = found["one_history_ms"]
+    yield "## Answering: top-10, model warm, in process\n"
+    yield (
+        f"One history: median {one['median']:.2f} ms, 95th percentile {one['p95']:.2f} ms. "
+        f"1,000 histories: {found['thousand_histories_ms']:.0f} ms. "
+        f"Times the usual way needs: {found['ratios']}.\n"
+    )
+    yield origin(found) + "\n"
+
+
+def preparing() -> Iterator[str]:
+    """Rows, seconds and memory of `prepare`."""
+    found = load("scale_prepare")
+    if found is None:
+        return
+    yield "## Preparing large logs\n"
+    yield "| rows | s | processor s | peak MB |"
+    yield "|---|---|---|---|"
+    for run in found["runs"]:
+        yield "| " + " | ".join(f"{run[key]:,.{digits}f}" for key, digits in COLUMNS.items()) + " |"
+    yield ""
+    yield origin(found) + "\n"
+
+
+COLUMNS = {"rows": 0, "seconds": 1, "cpu_seconds": 1, "peak_mb": 0}
+
+
+def command_line() -> Iterator[str]:
+    """From the raw file to a tested recommender."""
+    found = load("time_to_quality")
+    if found is None:
+        return
+    seconds = {part: round(value, 1) for part, value in found["seconds"].items()}
+    yield "## From a raw file to a tested recommender, by the command line\n"
+    yield (
+        f"{found['data']}, recipe sasrec/{found['recipe']}, {found['epochs']} epochs: "
+        f"{seconds['all']} s in all (prepare {seconds['prepare']}, fit {seconds['fit']}, "
+        f"evaluate {seconds['evaluate']}); test HR@10 {found['test']['HR@10']:.4f}, "
+        f"NDCG@10 {found['test']['NDCG@10']:.4f} (full ranking, seen items excluded).\n"
+    )
+    yield origin(found) + "\n"
+
+
+def main() -> None:
+    """Write the page."""
+    lines = ["# Results\n", "Made by `python benchmarks/summary.py` from the files beside it.\n"]
+    lines += [
+        "## Quality\n",
+        "Test part, full ranking, seen items excluded; selected on validation only. Seed, "
+        "settings, commit and the checksum of the ranks are in `quality/*.json`.\n",
+        report() + "\n",
+    ]
+    for part in (command_line, training, ranking, answering, preparing):
+        lines += list(part())
+    (RESULTS / "README.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
