@@ -22,11 +22,16 @@ def load(name: str) -> dict[str, Any] | None:
 def origin(found: dict[str, Any]) -> str:
     """Return one line about where the figures come from."""
     machine = found["hardware"]
-    return (
-        f"`{found['command']}`, commit `{found['commit'][:9]}`, {found['date'][:10]}, "
-        f"{machine['processor']}, {machine['cores']} cores, {found['threads']} threads, "
-        f"torch {found['versions']['torch']}"
-    )
+    said = [
+        f"`{found['command']}`",
+        f"commit `{found['commit'][:9]}`",
+        found.get("date", "")[:10],
+        machine.get("processor") or machine.get("cpu"),
+        f"{machine['cores']} cores",
+        f"{found['threads']} threads" if "threads" in found else "",
+        f"load {found['load_average']}" if "load_average" in found else "",
+    ]
+    return ", ".join(part for part in said if part)
 
 
 def training() -> Iterator[str]:
