@@ -58,10 +58,43 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "targets": "prefix", "negatives": 4, "hidden": 24, "layers": 1},
         {"loss": "gbce", "targets": "prefix", "negatives": 5, "calibration": 0.3, "layers": 1},
     ],
+    "cl4srec": [
+        {"loss": "bce"},
+        {
+            "loss": "softmax",
+            "representation": "last",
+            "mask_with": "token",
+            "distinct": True,
+            "agreement": "cosine",
+            "temperature": 0.5,
+        },
+    ],
+    "coserec": [
+        {"loss": "bce", "threshold": 3},
+        {"loss": "softmax", "representation": "mean", "neighbours": "embedding"},
+        {"loss": "softmax", "targets": "prefix", "representation": "last"},
+        {"loss": "bce", "targets": "last", "augment": False, "agreement": "cosine"},
+    ],
+    "lma4rec": [
+        {"loss": "bce"},
+        {"loss": "softmax", "estimator": "disarm", "keep_share": "token", "passes": "doubled"},
+        {"loss": "bce", "estimator": "disarm", "targets": "prefix", "keep_share": "token"},
+        {"loss": "softmax", "targets": "prefix", "representation": "last", "weights_from": "both"},
+        {"loss": "bce", "keep_scale": "inverse", "credit": "global", "answering": "sampled"},
+        {"loss": "bce", "block": "original", "contrast_weight": 0.0, "entropy_weight": 0.01},
+        {"loss": "bce", "estimator": "concrete", "augment": False},
+        {"loss": "bce", "estimator": "straight_through", "agreement": "cosine"},
+        {"loss": "softmax", "estimator": "frozen", "initial_spread": 1.0},
+    ],
+    "lma4gru": [
+        {"loss": "bce", "layers": 1},
+        {"loss": "softmax", "estimator": "disarm", "passes": "doubled", "hidden": 12, "layers": 1},
+        {"loss": "bce", "targets": "last", "keep_share": "token", "representation": "mean"},
+    ],
 }
 """The forms of a model to test, over `SMALL`; a model not named here has one."""
 
-RATES: dict[str, float] = {"gru4rec": 0.03}
+RATES: dict[str, float] = {"gru4rec": 0.03, "lma4gru": 0.03}
 """Step sizes with which a model learns a few users by heart, where 0.01 is not the one."""
 
 
@@ -89,7 +122,10 @@ class Form:
     def fresh(self, seed: int = 0, **more: Any) -> Recommender:
         """A model with fresh weights (a counting one is empty)."""
         torch.manual_seed(seed)
-        return make_model(self.model, N_ITEMS, self.all_settings(**more))
+        model = make_model(self.model, N_ITEMS, self.all_settings(**more))
+        model.prepare(shop(), torch.device("cpu"))
+        model.begin_epoch(0)
+        return model
 
     def lively(self, seed: int = 0, **more: Any) -> Recommender:
         """A model in which every weight is far from zero, so that no path is idle."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,8 +48,15 @@ class Batch:
         ``int64[M, n]``, one set for each target, or ``int64[n]``, one set for all.
     negative_log_q, target_log_q
         Log-probability of having been drawn, shaped like `negatives` and `targets`.
-    target_total
-        Targets of the whole step over all processes: what a mean over targets divides by.
+    target_total, row_total
+        Targets and rows of the whole step over all processes: what a mean over targets or over
+        rows divides by.
+    ago
+        ``int64[N]``: how many places before the end of its row each token stands, where that is
+        not simply the number of tokens after it (a view with hidden items has gaps).
+    copies
+        The rows are so many copies of the same ones, one after the other (then only the rows of
+        a copy are ascending).
     """
 
     tokens: Tensor
@@ -62,6 +69,9 @@ class Batch:
     negative_log_q: Tensor | None = None
     target_log_q: Tensor | None = None
     target_total: int = 0
+    row_total: int = 0
+    ago: Tensor | None = None
+    copies: int = 1
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -242,7 +252,7 @@ class TrainingStream:
             at, follows, owners = lasts, ends, self.users[mine][batch.rows]
         device = self.items.device
         targets = self.items[torch.from_numpy(follows).to(device)].long()
-        sets: dict[str, Tensor | None] = {}
+        sets: dict[str, Any] = {}
         if self.negatives is not None:
             seed = hash_seed(self.seed, epoch, step, self.rank)
             generator = torch.Generator(device=device).manual_seed(seed)
@@ -260,6 +270,7 @@ class TrainingStream:
             targets=targets,
             target_at=torch.from_numpy(at).to(device),
             target_total=total,
+            row_total=len(chosen),
             **sets,
         )
 

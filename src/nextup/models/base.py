@@ -40,6 +40,18 @@ class Losses:
     parts: dict[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass
+class ParameterGroup:
+    """Weights that the optimiser treats alike.
+
+    `rate` multiplies the step size of training; `decays` says whether weight decay touches them.
+    """
+
+    parameters: list[nn.Parameter]
+    rate: float = 1.0
+    decays: bool = True
+
+
 class Recommender(nn.Module):
     """Base of all recommenders.
 
@@ -82,6 +94,26 @@ class Recommender(nn.Module):
         codes' habit of never drawing a user's held-out items may look at it.
         """
         return None
+
+    def prepare(self, train: Sequences, device: torch.device) -> None:
+        """Look at the training histories once, before the first step (statistics, neighbours)."""
+        return None
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Do what is due before the first step of an epoch, counted from 0.
+
+        What it changes must be part of the model's state, so that a run that is killed within
+        the epoch can go on.
+        """
+        return None
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return all trainable weights in the groups that the optimiser treats apart."""
+        return [ParameterGroup([p for p in self.parameters() if p.requires_grad])]
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return what is worth a line of the log after an epoch, by name."""
+        return {}
 
     def loss(self, batch: Batch) -> Losses:
         """Return what training minimises, as a mean over ``batch.target_total`` targets."""

@@ -13,6 +13,8 @@ not depend on what it is batched with. Input and output share the item embedding
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -20,9 +22,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from nextup.data.batches import Batch
-from nextup.models.base import register
+from nextup.models.base import ModelConfig, register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.noise import Dropout
+from nextup.nn.packing import Packing
 
 
 class GRU4RecConfig(NextItemConfig):
@@ -42,13 +45,15 @@ class GRU4Rec(NextItemRecommender):
 
     name = "gru4rec"
     paper = "Hidasi et al., Session-based Recommendations with RNNs, ICLR 2016"
-    Config = GRU4RecConfig
+    Config: ClassVar[type[ModelConfig]] = GRU4RecConfig
     config: GRU4RecConfig
 
     def __init__(self, config: GRU4RecConfig, n_items: int) -> None:
         super().__init__(config, n_items)
-        self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
-        self.input_drop, self.state_drop = Dropout(config.dropout), Dropout(config.dropout)
+        rows = n_items + 1 + self.special_tokens
+        self.items = nn.Embedding(rows, config.width, padding_idx=0)
+        self.input_drop = Dropout(config.dropout)
+        self.state_drop = self.output_dropout(config.hidden, config.dropout)
         self.recurrence = nn.GRU(config.width, config.hidden, config.layers)
         same = config.hidden == config.width
         self.project: nn.Module = nn.Identity() if same else nn.Linear(config.hidden, config.width)
@@ -80,12 +85,15 @@ class GRU4Rec(NextItemRecommender):
         states = torch.empty_like(output.data).index_copy(0, index, output.data)
         if last_only:
             states = states[batch.last_at]
-        result: Tensor = self.project(self.state_drop(states))
+        packing = None if last_only else Packing(batch.lengths, batch.device, batch.copies)
+        result: Tensor = self.project(self.state_drop(states, packing))
         return result
 
     def item_vectors(self) -> Tensor:
         """``[I + 1, width]``: the table that states are compared with."""
-        return self.items.weight if self.outputs is None else self.outputs.weight
+        if self.outputs is not None:
+            return self.outputs.weight
+        return self.items.weight[: self.n_items + 1] if self.special_tokens else self.items.weight
 
     def item_bias(self) -> Tensor | None:
         """``[I + 1]``: the bias of each item, if the settings ask for one."""
@@ -93,7 +101,7 @@ class GRU4Rec(NextItemRecommender):
 
 
 def time_major(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order packed rows (ascending lengths) step by step, longest row first.
+    """Order packed rows step by step, longest row first.
 
     Returns
     -------
@@ -110,4 +118,4 @@ def time_major(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum(lengths)
     row = np.repeat(np.arange(len(lengths)), lengths)
     step = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
-    return np.lexsort((-row, step)), np.bincount(step)
+    return np.lexsort((-row, -lengths[row], step)), np.bincount(step)

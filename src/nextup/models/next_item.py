@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from nextup.data.batches import Batch, TargetMode
 from nextup.data.negatives import NegativeSampler, PopularityNegatives, UniformNegatives
@@ -20,6 +20,7 @@ from nextup.data.sequences import Sequences
 from nextup.models.base import Losses, ModelConfig, Recommender, item_counts
 from nextup.nn.linear_cross_entropy import linear_cross_entropy
 from nextup.nn.losses import bce_loss, bpr_loss, gbce_beta, sampled_softmax_loss
+from nextup.nn.noise import Dropout
 
 
 class NextItemConfig(ModelConfig):
@@ -70,6 +71,19 @@ class NextItemRecommender(Recommender):
         """The targets the settings ask for."""
         return self.config.targets
 
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens of its own, numbered from ``I + 1``, the model reads beside items."""
+        return 0
+
+    def output_dropout(self, width: int, rate: float) -> nn.Module:
+        """Return what drops the output of a layer, called as ``drop(x, packing)``.
+
+        An encoder asks for it wherever its paper drops a layer's output, so that a system which
+        drops in another way (learnable dropout) works on any encoder.
+        """
+        return Dropout(rate)
+
     def encode(self, batch: Batch, last_only: bool) -> Tensor:
         """States of all tokens ``[N, D]``, or of each row's last ``[B, D]``."""
         raise NotImplementedError
@@ -100,8 +114,11 @@ class NextItemRecommender(Recommender):
 
     def target_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the mean over ``batch.target_total`` (with gradient) and the ``[M]`` losses."""
+        return self.losses_of(self.encode(batch, last_only=self.targets != "every"), batch)
+
+    def losses_of(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As `target_losses`, given the states ``[M, D]`` that the targets follow."""
         assert batch.targets is not None
-        states = self.encode(batch, last_only=self.targets != "every")
         table = self.item_vectors()
         bias = self.item_bias()
         if self.config.loss == "softmax":

@@ -27,14 +27,14 @@ too, and excludes validation and test items: `exclude_future`).
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import register
+from nextup.models.base import ModelConfig, register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
@@ -58,6 +58,9 @@ class SASRecConfig(NextItemConfig):
     attention_dropout: float | None = Field(
         None, ge=0, lt=1, description="on attention probabilities; by default as `dropout`"
     )
+    feed_forward_dropout: float | None = Field(
+        None, ge=0, lt=1, description="after the feed-forward layer; by default as `dropout`"
+    )
     initial_std: float = Field(0.02, gt=0, description="s3: standard deviation of fresh weights")
 
     @model_validator(mode="after")
@@ -73,17 +76,19 @@ class SASRec(NextItemRecommender):
 
     name = "sasrec"
     paper = "Kang & McAuley, Self-Attentive Sequential Recommendation, ICDM 2018"
-    Config = SASRecConfig
+    Config: ClassVar[type[ModelConfig]] = SASRecConfig
     config: SASRecConfig
 
     def __init__(self, config: SASRecConfig, n_items: int) -> None:
         super().__init__(config, n_items)
         width, rate = config.width, config.dropout
-        self.items = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.items = nn.Embedding(n_items + 1 + self.special_tokens, width, padding_idx=0)
         self.positions = (
             None if config.positions == "none" else nn.Embedding(config.max_length, width)
         )
         self.embedding_drop = Dropout(rate)
+        own_rate = config.feed_forward_dropout
+        feed_forward_rate = rate if own_rate is None else own_rate
         blocks: list[nn.Module]
         if config.block == "s3":
             attention_rate = rate if config.attention_dropout is None else config.attention_dropout
@@ -91,13 +96,25 @@ class SASRec(NextItemRecommender):
             self.input_norm: nn.Module = nn.LayerNorm(width, eps=1e-12)
             self.output_norm: nn.Module = nn.Identity()
             blocks = [
-                PostNormBlock(width, config.heads, inner, rate, attention_rate)
+                PostNormBlock(
+                    width,
+                    config.heads,
+                    inner,
+                    rate,
+                    attention_rate,
+                    output_drop=self.output_dropout(width, feed_forward_rate),
+                )
                 for _ in range(config.layers)
             ]
         else:
             self.input_norm = nn.Identity()
             self.output_norm = nn.LayerNorm(width, eps=1e-8)
-            blocks = [OriginalBlock(width, config.heads, rate) for _ in range(config.layers)]
+            blocks = [
+                OriginalBlock(
+                    width, config.heads, rate, self.output_dropout(width, feed_forward_rate)
+                )
+                for _ in range(config.layers)
+            ]
         self.blocks = nn.ModuleList(blocks)
         self._initialise()
 
@@ -119,18 +136,20 @@ class SASRec(NextItemRecommender):
         if self.config.block == "original":
             x = x * math.sqrt(self.config.width)
         if self.positions is not None:
-            x = x + self.positions(self._places(packing))
+            x = x + self.positions(self._places(packing, batch.ago))
         result: Tensor = self.embedding_drop(self.input_norm(x))
         return result
 
-    def _places(self, packing: Packing) -> Tensor:
+    def _places(self, packing: Packing, ago: Tensor | None) -> Tensor:
         if self.config.positions == "start":
             return packing.indices()
+        if ago is not None:
+            return self.config.max_length - 1 - ago
         return packing.slots(self.config.max_length)
 
     def encode(self, batch: Batch, last_only: bool) -> Tensor:
         """States of all tokens ``[N, d]``, or of each row's last ``[B, d]``."""
-        packing = Packing(batch.lengths, batch.device)
+        packing = Packing(batch.lengths, batch.device, batch.copies)
         x = self.embed(batch, packing)
         last_at = batch.last_at if last_only else None
         result: Tensor = self.output_norm(run_blocks(self.blocks, x, packing, last_at))
@@ -138,4 +157,4 @@ class SASRec(NextItemRecommender):
 
     def item_vectors(self) -> Tensor:
         """``[I + 1, d]``: the item embedding (tied)."""
-        return self.items.weight
+        return self.items.weight[: self.n_items + 1] if self.special_tokens else self.items.weight

@@ -2,8 +2,8 @@
 
 On a CPU a short sequence costs more in bookkeeping than in arithmetic, so there the forward and
 the backward pass over all windows and heads are one autograd node, written out by hand;
-elsewhere PyTorch's `scaled_dot_product_attention` does the work. Tests hold the two against each
-other.
+elsewhere PyTorch's `scaled_dot_product_attention` does the work (but for twins, whose masks it
+cannot share). Tests hold the two against each other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nextup.nn.noise import dropout, keep_mask
+from nextup.nn.noise import dropout, keep_mask, twins
 from nextup.nn.packing import Packing
 
 
@@ -59,7 +59,7 @@ def packed_attention(
         return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:
         return _last_attention(queries, keys_values, packing, heads, rate)
-    if queries.device.type == "cpu":
+    if queries.device.type == "cpu" or twins():
         mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
             queries, keys_values, packing, heads, causal, rate
         )
@@ -137,8 +137,9 @@ class _PackedAttention(torch.autograd.Function):
         weights = torch.softmax(scores, dim=-1)
         dropped, factor = weights, None
         if rate > 0.0:
-            keep, up = keep_mask(weights.shape, rate, weights.device)
-            factor = keep.to(weights.dtype).mul_(up)
+            apart = (heads, packing.windows, *weights.shape[1:])
+            keep, up = keep_mask(apart, rate, weights.device, half=1)
+            factor = keep.view(weights.shape).to(weights.dtype).mul_(up)
             dropped = weights * factor
         mixed = torch.bmm(dropped, v)
         ctx.save_for_backward(q, k, v, weights, dropped, factor)

@@ -26,6 +26,9 @@ class Packing:
         ``int64[B]`` on the host, each at least 1.
     device
         Where index tensors are wanted.
+    copies
+        The rows are so many copies of the same ones, one after the other. Each copy is laid out
+        alike, so that places (and dropout masks) of one have their twins in the next.
 
     Attributes
     ----------
@@ -42,28 +45,30 @@ class Packing:
     (1, 21, 21)
     """
 
-    def __init__(self, lengths: NDArray[np.int64], device: torch.device) -> None:
-        self.lengths, self.device = lengths, device
+    def __init__(self, lengths: NDArray[np.int64], device: torch.device, copies: int = 1) -> None:
+        self.lengths, self.device, self.copies = lengths, device, copies
         self.ends = np.cumsum(lengths)
         self.n_tokens = int(self.ends[-1]) if len(lengths) else 0
         longest = int(lengths[-1] if len(lengths) == 1 else lengths.max(initial=1))
-        self.width = max(longest, min(WINDOW, self.n_tokens))
+        self.width = max(longest, min(WINDOW, self.n_tokens // copies))
         self.places: Tensor | None = None
-        self.windows = 1
-        if self.n_tokens > self.width:
+        self.windows = copies
+        if self.n_tokens > self.width * copies:
             self._lay_out()
         self._row_of: Tensor | None = None
         self._masks: dict[tuple[bool, torch.dtype], Tensor | None] = {}
 
     def _lay_out(self) -> None:
         """Fill windows with whole rows, and note by how much each token is moved on."""
+        rows = len(self.lengths) // self.copies
         first_rows = [0]
         while True:
             before = self.ends[first_rows[-1] - 1] if first_rows[-1] else 0
-            end = int(np.searchsorted(self.ends, before + self.width, side="right"))
-            if end >= len(self.lengths):
+            end = int(np.searchsorted(self.ends[:rows], before + self.width, side="right"))
+            if end >= rows:
                 break
             first_rows.append(end)
+        first_rows = [row + rows * copy for copy in range(self.copies) for row in first_rows]
         self.windows = len(first_rows)
         starts = np.array([self.ends[row - 1] if row else 0 for row in first_rows])
         shift = np.arange(self.windows) * self.width - starts

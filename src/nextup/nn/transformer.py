@@ -33,6 +33,9 @@ class PostNormBlock(nn.Module):
         After the two sub-layers, and on the attention probabilities.
     causal
         Whether items see only the past.
+    output_drop
+        What drops the feed-forward layer's output, called with the packing (None where each row
+        has one token); by default `Dropout`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class PostNormBlock(nn.Module):
         dropout: float,
         attention_dropout: float,
         causal: bool = True,
+        output_drop: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.causal, self.attention_dropout = heads, causal, attention_dropout
@@ -53,7 +57,7 @@ class PostNormBlock(nn.Module):
         self.contract = nn.Linear(inner, width)
         self.output_norm = nn.LayerNorm(width, eps=1e-12)
         self.attention_drop = Dropout(dropout)
-        self.output_drop: nn.Module = Dropout(dropout)
+        self.output_drop = Dropout(dropout) if output_drop is None else output_drop
 
     def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
@@ -72,7 +76,8 @@ class PostNormBlock(nn.Module):
         )
         x = self.attention_norm(x + self.attention_drop(self.output(mixed)))
         inner = nn.functional.gelu(self.expand(x))
-        result: Tensor = self.output_norm(x + self.output_drop(self.contract(inner)))
+        dropped = self.output_drop(self.contract(inner), packing if last_at is None else None)
+        result: Tensor = self.output_norm(x + dropped)
         return result
 
 
@@ -86,9 +91,13 @@ class OriginalBlock(nn.Module):
     ----------
     width, heads, dropout
         Model width, attention heads, and the one dropout rate used everywhere.
+    output_drop
+        As in `PostNormBlock`.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, output_drop: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.query_norm = nn.LayerNorm(width, eps=1e-8)
@@ -96,7 +105,8 @@ class OriginalBlock(nn.Module):
         self.inner_norm = nn.LayerNorm(width, eps=1e-8)
         self.expand = nn.Linear(width, width)
         self.contract = nn.Linear(width, width)
-        self.expand_drop, self.output_drop = Dropout(dropout), Dropout(dropout)
+        self.expand_drop = Dropout(dropout)
+        self.output_drop = Dropout(dropout) if output_drop is None else output_drop
 
     def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
@@ -114,7 +124,8 @@ class OriginalBlock(nn.Module):
         )
         y = self.inner_norm(normed + mixed)
         inner = self.expand_drop(torch.relu(self.expand(y)))
-        result: Tensor = y + self.output_drop(self.contract(inner))
+        packed = packing if last_at is None else None
+        result: Tensor = y + self.output_drop(self.contract(inner), packed)
         return result
 
 

@@ -54,6 +54,7 @@ class Loop:
     def __init__(self, job: Job) -> None:
         self.job, self.model, self.config = job, job.model, job.config
         self.fabric, device = job.fabric, job.fabric.device
+        self.model.prepare(job.train, device)
         self.stream = TrainingStream(
             job.train,
             targets=self.model.targets,
@@ -65,18 +66,23 @@ class Loop:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        groups = self.model.parameter_groups()
+        self.parameters = [p for group in groups for p in group.parameters]
+        self.rates = [group.rate for group in groups]
+        decay = self.config.weight_decay
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            [
+                {"params": group.parameters, "weight_decay": decay if group.decays else 0.0}
+                for group in groups
+            ],
             lr=self.config.learning_rate,
             betas=(self.config.beta1, self.config.beta2),
-            weight_decay=self.config.weight_decay,
             fused=True,
         )
         self.progress = Progress()
         self.best: Weights = {}
         self.average: Weights = self._weights(copy=True) if self.config.average else {}
-        self.epoch_loss = torch.zeros(2, dtype=torch.float64, device=device)
+        self.sums: Weights = {}
         self.file = job.folder / "checkpoint" / "state.safetensors"
         if self.file.is_file():
             self._restore()
@@ -107,15 +113,14 @@ class Loop:
         first = progress.step
         bar.start_epoch(epoch, len(self.stream), first)
         if first == 0:
-            self.epoch_loss.zero_()
+            self.sums = {}
+            self.model.begin_epoch(epoch)
         order = self.stream.order(epoch)
         rows = 0
         self.model.train()
         for step in range(first, len(self.stream)):
             total = self._step(order, epoch, step)
             rows += min(self.config.batch_size, len(order) - step * self.config.batch_size)
-            self.epoch_loss[0] += total
-            self.epoch_loss[1] += 1
             progress.step = step + 1
             now = time.perf_counter()
             shown = bar.live and step % 10 == 0
@@ -128,7 +133,7 @@ class Loop:
         trained = time.perf_counter()
         entry = {
             "epoch": epoch + 1,
-            "loss": float(self.epoch_loss[0] / self.epoch_loss[1]),
+            **{name: float(value) / len(self.stream) for name, value in self.sums.items()},
             "sequences_per_second": round(rows / max(trained - clock, 1e-9), 1),
             "seconds": round(trained - clock, 3),
         }
@@ -146,6 +151,7 @@ class Loop:
             else:
                 progress.stale += 1
             progress.stopped = 0 < self.config.patience <= progress.stale
+        entry.update({k: round(v, 6) for k, v in self.model.diagnostics().items()})
         end = time.perf_counter()
         entry["validation_seconds"] = round(end - trained, 3)
         entry["peak_memory_mb"] = peak_memory_mb()
@@ -155,8 +161,9 @@ class Loop:
         self._save()
 
     def _step(self, order: object, epoch: int, step: int) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(epoch * len(self.stream) + step)
+        step_size = self.learning_rate(epoch * len(self.stream) + step)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = step_size * rate
         batch = self.stream.batch(order, epoch, step)  # type: ignore[arg-type]
         self._seed(hash_seed(self.job.seed, epoch, step, self.fabric.global_rank, 1))
         with self.fabric.autocast():
@@ -169,10 +176,16 @@ class Loop:
         self.optimizer.zero_grad()
         if self.average:
             self._update_average(epoch * len(self.stream) + step)
-        total = losses.total.detach()
+        return self._add_up({"loss": losses.total.detach(), **losses.parts})
+
+    def _add_up(self, values: Weights) -> Tensor:
+        """Add a step's loss and its parts to the epoch's sums; return the loss."""
+        together = torch.stack([value.double() for value in values.values()])
         if self.fabric.world_size > 1:
-            total = self.fabric.all_reduce(total, reduce_op="sum")  # type: ignore[assignment]
-        return total
+            together = self.fabric.all_reduce(together, reduce_op="sum")  # type: ignore[assignment]
+        for name, value in zip(values, together, strict=True):
+            self.sums[name] = value if name not in self.sums else self.sums[name] + value
+        return together[0]
 
     def _seed(self, seed: int) -> None:
         """Seed the generators that a step draws from (`torch.manual_seed` asks every backend)."""
@@ -221,7 +234,7 @@ class Loop:
                     self.average[name].copy_(value)
 
     def _check_finite(self, epoch: int) -> None:
-        if not bool(torch.isfinite(self.epoch_loss).all()):
+        if not all(bool(torch.isfinite(value)) for value in self.sums.values()):
             raise NextupError(
                 f"training: the loss of epoch {epoch + 1} is not finite; try a smaller "
                 "learning_rate, a clip_norm of 1, or precision 32"
@@ -231,7 +244,7 @@ class Loop:
     def _save(self) -> None:
         if self.fabric.is_global_zero:
             self.progress.log_bytes = self.log.length
-            others = {"best": self.best, "average": self.average, "sums": {"loss": self.epoch_loss}}
+            others = {"best": self.best, "average": self.average, "sums": self.sums}
             checkpoint.save(
                 self.file, self.progress, self._weights(copy=False), self.optimizer, others
             )
@@ -242,4 +255,4 @@ class Loop:
         self.model.load_state_dict(groups["model"])
         self.best = groups.get("best", {})
         self.average = groups.get("average", {})
-        self.epoch_loss = groups["sums"]["loss"]
+        self.sums = groups.get("sums", {})
