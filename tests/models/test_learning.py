@@ -118,7 +118,9 @@ def relabelled(model: Recommender, numbers: np.ndarray) -> None:
     """Move what the model knows of item ``n`` to item ``numbers[n]``."""
     with torch.no_grad():
         for tensor in model.state_dict().values():
-            if tensor.dim() and N_ITEMS < len(tensor) <= N_ITEMS + 2:  # special tokens come after the items
+            if (
+                tensor.dim() and N_ITEMS < len(tensor) <= N_ITEMS + 2
+            ):  # special tokens come after the items
                 tensor[torch.from_numpy(numbers)] = tensor[: N_ITEMS + 1].clone()
 
 
