@@ -17,6 +17,7 @@ from nextup.cli.about import demo, doctor, models
 from nextup.cli.answers import recommend, similar
 from nextup.cli.data import prepare
 from nextup.cli.runs import compare, evaluate, fit
+from nextup.cli.studies import report, study
 from nextup.errors import NextupError
 
 app = typer.Typer(
@@ -56,7 +57,11 @@ def _root(
     """Sequential recommendation: from the order of what people did, what each will want next."""
 
 
-for _command in (prepare, fit, evaluate, compare, recommend, similar, models, doctor, demo):
+_COMMANDS = (
+    *(prepare, fit, evaluate, compare, recommend, similar),
+    *(models, study, report, doctor, demo),
+)
+for _command in _COMMANDS:
     app.command(epilog=_command.examples)(_command.function)
 
 

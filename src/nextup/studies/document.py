@@ -1,0 +1,105 @@
+"""A report as a list of blocks, and how they read as Markdown; `page` makes HTML of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the title."""
+
+    text: str
+    level: int
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text; `` `code` `` and ``**bold**`` may stand in it."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Items:
+    """A list of short texts."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: a header and rows of text; all columns but the first are set to the right."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its file's name, what it shows in words, and its bytes on light and on dark."""
+
+    name: str
+    about: str
+    light: bytes
+    dark: bytes
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are folded away below a line."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block = Heading | Paragraph | Items | Grid | Picture | Details
+
+
+def markdown(blocks: Sequence[Block], figures: str = "figures") -> str:
+    r"""Return blocks as Markdown; pictures are looked for in the folder `figures`.
+
+    Examples
+    --------
+    >>> print(markdown([Heading("Toys", 2), Grid(("a", "b"), (("x|y", "1"),))]))
+    ## Toys
+    <BLANKLINE>
+    | a | b |
+    |---|---:|
+    | x\|y | 1 |
+    """
+    return "\n\n".join(_markdown(block, figures) for block in blocks)
+
+
+def _markdown(block: Block, figures: str) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {block.text}"
+    if isinstance(block, Paragraph):
+        return block.text
+    if isinstance(block, Items):
+        return "\n".join(f"- {text}" for text in block.texts)
+    if isinstance(block, Picture):
+        return f"![{block.about}]({figures}/{block.name}.png)"
+    if isinstance(block, Details):
+        inside = markdown(block.blocks, figures)
+        return f"<details>\n<summary>{block.summary}</summary>\n\n{inside}\n\n</details>"
+    rules = ["---" if at < block.left else "---:" for at in range(len(block.header))]
+    lines = [_line(block.header), f"|{'|'.join(rules)}|", *(_line(row) for row in block.rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def pictures(blocks: Sequence[Block]) -> list[Picture]:
+    """Return all pictures of some blocks, the folded ones too."""
+    found: list[Picture] = []
+    for block in blocks:
+        if isinstance(block, Picture):
+            found.append(block)
+        elif isinstance(block, Details):
+            found += pictures(block.blocks)
+    return found

@@ -1,0 +1,177 @@
+"""The report: everything in the results folder as Markdown, figures and one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from nextup.evaluation.significance import RESAMPLES
+from nextup.studies.document import (
+    Block,
+    Details,
+    Grid,
+    Heading,
+    Paragraph,
+    Picture,
+    markdown,
+    pictures,
+)
+from nextup.studies.figures import (
+    check_matplotlib,
+    curves_picture,
+    sweep_picture,
+    table_picture,
+)
+from nextup.studies.measured import Block as Measured
+from nextup.studies.measured import measured_part, measured_runs
+from nextup.studies.page import page
+from nextup.studies.records import older_records
+from nextup.studies.results import Result, Results
+from nextup.studies.study import Part, Study, find_study, studies
+from nextup.studies.tables import block_of, every_run, missing_of, span_text
+from nextup.train.run import write_whole
+
+Drawing = Callable[[str, Part, Sequence[Measured]], Picture | None]
+
+_SHOWN = ("HR@10", "NDCG@10")
+_HOW_TO_READ = (
+    "Every run is fitted on the training items, its epoch picked on validation, and its test items "
+    "ranked once. **ours** is the mean over seeds; its interval covers users (bootstrap, the same "
+    "resamples for all methods of a table) and, with more than one seed, the seeds; **sd** is the "
+    "deviation between seeds. With one seed nothing is known of what another would give. "
+    "Differences pair users, each averaged over the seeds. p is of sign flips over users: it holds "
+    "the trained models fixed, so where seeds differ the interval is the more careful of the two; "
+    "it is not adjusted for the number of rows. Unless a table names it, the reference is the "
+    "baseline that is best on validation. † marks a published figure that cannot come from the "
+    "same ranks as the one at the next smaller cutoff, rounding allowed for."
+)
+
+
+def write_report(
+    results: Path,
+    out: Path,
+    names: Sequence[str] | None = None,
+    figures: bool = True,
+    resamples: int = RESAMPLES,
+) -> list[Path]:
+    """Write ``studies.md``, ``report.html`` and ``figures/*.png``; return their paths.
+
+    Parameters
+    ----------
+    results
+        The results folder.
+    out
+        Where to write.
+    names
+        Which studies; by default all.
+    figures
+        Whether to draw.
+    resamples
+        Of users, for intervals and tests.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown study, or if matplotlib is not there.
+    RunError
+        If a result is damaged, impossible, or cannot be compared with the others.
+    """
+    chosen = [find_study(name) for name in names] if names else list(studies().values())
+    if figures:
+        check_matplotlib()
+    blocks = list(report_blocks(Results(results), chosen, figures, resamples))
+    written = []
+    drawn = pictures(blocks)
+    (out / "figures" if drawn else out).mkdir(parents=True, exist_ok=True)
+    for each in drawn:
+        file = out / "figures" / f"{each.name}.png"
+        file.write_bytes(each.light)
+        written.append(file)
+    files = {"studies.md": markdown(blocks) + "\n", "report.html": page("nextup: studies", blocks)}
+    for name, text in files.items():
+        write_whole(out / name, text)
+        written.append(out / name)
+    return written
+
+
+def report_blocks(
+    results: Results, chosen: Sequence[Study], figures: bool, resamples: int
+) -> Iterator[Block]:
+    """Yield everything the report consists of."""
+    yield Heading("Studies", 1)
+    yield Paragraph(
+        f"Made by `nextup report` from the {len(results.all)} results in `runs/`. {_HOW_TO_READ}"
+    )
+    for study in chosen:
+        yield from study_blocks(study, results, figures, resamples)
+    yield from _other_runs(results, list(studies().values()), resamples)
+    if results.all:
+        yield Heading("Every run", 2)
+        yield Paragraph(
+            "Each is made again by `nextup study runs RUN --seeds SEED`. Settings, versions, the "
+            "log of the epochs and all checksums are in `runs/*.json`."
+        )
+        yield Details(f"{len(results.all)} runs", (every_run(results.all),))
+    older = older_records(results.folder)
+    if older is not None:
+        yield Heading("Older records", 2)
+        yield Paragraph(
+            "Made before runs were kept with their ranks, so without intervals and tests: full "
+            "ranking, seen items excluded, ties mean, leave-one-out; selected on validation only. "
+            "Their settings and commits are in `quality/*.json`."
+        )
+        yield older
+
+
+def study_blocks(study: Study, results: Results, figures: bool, resamples: int) -> Iterator[Block]:
+    """Yield a study: its parts, each with a figure and its tables."""
+    yield Heading(study.title, 2)
+    if study.about:
+        yield Paragraph(study.about)
+    for part in study.parts:
+        yield Heading(part.title, 3)
+        if part.about:
+            yield Paragraph(part.about)
+        found = measured_part(study, part, results, resamples)
+        drawing: Drawing = table_picture
+        if part.curves is not None:
+            drawing = curves_picture
+        elif part.is_sweep:
+            drawing = sweep_picture
+        drawn = drawing(f"{study.name}-{part.name}", part, found) if figures else None
+        if drawn is not None:
+            yield drawn
+        shown = block_of if part.curves is None else missing_of
+        for block in found:
+            yield from shown(study, part, block)
+
+
+def _other_runs(results: Results, known: Sequence[Study], resamples: int) -> Iterator[Block]:
+    """Yield the runs that belong to no study."""
+    families = {
+        study.cell(method, dataset, 0).family
+        for study in known
+        for part in study.parts
+        for dataset in study.datasets_of(part)
+        for method in part.methods
+        if method.absent() is None
+    }
+    others = results.others(families)
+    if not others:
+        return
+    yield Heading("Other runs", 2)
+    yield Paragraph("Runs that no study asks for, each measured by itself.")
+    by_name: dict[str, dict[int, Result]] = {}
+    for result in others:
+        by_name.setdefault(result.name.removesuffix(f"-seed{result.seed}"), {})[result.seed] = (
+            result
+        )
+    rows: list[tuple[str, ...]] = []
+    for name, runs in sorted(by_name.items()):
+        found = measured_runs({name: runs}, _SHOWN, None, resamples)
+        first = next(iter(runs.values()))
+        means = [found[name, metric].value for metric in _SHOWN]
+        shown = [f"{mean.mean:.4f} ({span_text(mean)})" for mean in means]
+        protocol = f"{first.protocol.describe()}; split {first.cell.split}"
+        rows.append((name, protocol, str(len(runs)), *shown))
+    yield Grid(("run", "protocol", "seeds", *_SHOWN), tuple(rows), left=2)

@@ -1,0 +1,236 @@
+"""Run one cell: fit (or go on), rank the test items once, write the result.
+
+``python -m nextup.studies.run_cell FILE`` runs the task a file describes, in a process of its own;
+`nextup.studies.runner` starts several of them. The process ends when the one that started it does.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, cast
+
+from nextup.errors import NextupError, RunError
+from nextup.studies.places import Places, held
+
+if TYPE_CHECKING:
+    from nextup.data.dataset import Dataset
+    from nextup.studies.cell import Cell
+    from nextup.train.fit import LearnFrom
+    from nextup.train.run import Run
+
+DONE, FAILED, BUSY, STOPPED = 0, 2, 75, 130
+"""Exit codes of a worker; busy means that another process runs the same cell."""
+
+
+@dataclass(frozen=True)
+class How:
+    """How cells are run; decides how long they take, and their numbers only up to rounding.
+
+    Parameters
+    ----------
+    device, precision
+        As `nextup.train.fit.fit` takes them.
+    threads
+        Threads of each run.
+    jobs
+        How many run at once, noted beside the seconds they took.
+    """
+
+    device: str = "auto"
+    precision: str = "32"
+    threads: int = 1
+    jobs: int = 1
+
+
+class BusyError(RunError):
+    """Another process runs this cell."""
+
+
+def run_cell(cell: Cell, places: Places, how: How) -> Path:
+    """Run a cell to its end and return the file of its result.
+
+    Raises
+    ------
+    NextupError
+        If it cannot be run.
+    """
+    from nextup.studies.provenance import commit, now, provenance
+    from nextup.studies.results import store
+    from nextup.studies.spelling import cell_text
+
+    cell = cell.plain
+    with held(places.beside(cell.name, "lock")) as free:
+        if not free:
+            raise BusyError(f"{cell.name}: is being run by another process")
+        folder = places.run(cell.name)
+        from nextup.data.dataset import Dataset
+
+        data = Dataset.load(places.prepared(cell.dataset))
+        begun = places.beside(cell.name, "begun.json")
+        again = _goes_on(folder, cell, data)
+        if not again or not begun.is_file():
+            begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
+        run = _fitted(folder, cell, data, how, again)
+        test = _tested(run, data, how)
+        about = json.loads((run.recommender_folder / "recommender.json").read_text())["about"]
+        command = f"nextup study runs {cell_text(cell)} --seeds {cell.seed}"
+        document = {
+            "dataset": cell.dataset_name,
+            "model": cell.model,
+            "recipe": cell.recipe,
+            "settings": dict(cell.settings),
+            "seed": cell.seed,
+            "identity": cell.identity,
+            "family": cell.family,
+            **provenance(device=how.device),
+            "command": command,
+            "begun": json.loads(begun.read_text()),
+            "how": asdict(how),
+            "seconds": about["facts"].get("train_seconds"),
+            "epochs": about["facts"].get("epochs"),
+            "best_epoch": about["facts"].get("best_epoch"),
+            "decided": cell.decided,
+            "cell": {**cell.to_json(), "dataset": _nameable(cell)},
+            "leaks": run.config["leaks"],
+            "data": {k: v for k, v in run.config["dataset"].items() if k != "path"},
+            "valid": run.metrics.get("valid"),
+            "test": test,
+            "log": run.log(),
+        }
+        return store(places.results, cell.name, document, run.ranks("test"))
+
+
+def _nameable(cell: Cell) -> str:
+    """Return the dataset without folders: a result names no place of the machine it was made on."""
+    return cell.dataset_name if Path(cell.dataset).is_absolute() else cell.dataset
+
+
+def _goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
+    """Whether a run of just this cell stands in the folder; any other is replaced."""
+    from nextup.evaluation.metrics import parse_metric
+    from nextup.train.assess import dataset_marks
+    from nextup.train.recipe import resolve
+    from nextup.train.run import Run
+
+    if not (folder / "config.json").is_file():
+        return False
+    noted = Run(folder).config
+    model_config, train_config = (
+        config.model_dump(mode="json")
+        for config in resolve(cell.model, cell.recipe, dict(cell.settings))
+    )
+    trained = dict(noted.get("train_config", {}))
+    for config in (train_config, trained):
+        config["metric"] = parse_metric(str(config.get("metric")))
+    wanted = {
+        "model": cell.model,
+        "recipe": cell.recipe,
+        "model_config": model_config,
+        "split": cell.split,
+        "protocol": cell.protocol.model_dump(mode="json"),
+        "seed": cell.seed,
+        "learn_from": cell.learn_from,
+    }
+    same_data = all(
+        noted.get("dataset", {}).get(key) == mark for key, mark in dataset_marks(data).items()
+    )
+    same = all(noted.get(key) == value for key, value in wanted.items())
+    return same and same_data and trained == train_config
+
+
+def _fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool) -> Run:
+    from nextup.train.fit import fit
+
+    return fit(
+        data,
+        cell.model,
+        run=folder,
+        recipe=cell.recipe,
+        settings=dict(cell.settings),
+        split=cell.split,
+        protocol=cell.protocol,
+        seed=cell.seed,
+        device=how.device,
+        precision=how.precision,
+        learn_from=cast("LearnFrom", cell.learn_from),
+        resume=again,
+        overwrite=not again,
+        progress=False,
+    )
+
+
+def _tested(run: Run, data: Dataset, how: How) -> dict[str, float]:
+    """Rank the test items, unless that was done before this process was started."""
+    from nextup.train.assess import evaluate
+
+    if "test" in run.metrics and (run.path / "ranks-test.npz").is_file():
+        return run.metrics["test"]
+    return evaluate(run, data, part="test", device=how.device)
+
+
+def write_task(file: Path, cell: Cell, places: Places, how: How) -> None:
+    """Write the file that describes a task for a process of its own."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "cell": cell.to_json(),
+        "places": {"results": str(places.results), "runs": str(places.runs)},
+        "how": asdict(how),
+    }
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _run_task(document: Mapping[str, Any]) -> Path:
+    import torch
+
+    from nextup.studies.cell import Cell
+
+    how = How(**document["how"])
+    torch.set_num_threads(how.threads)
+    places = Places(**{name: Path(path) for name, path in document["places"].items()})
+    return run_cell(Cell.from_json(document["cell"]), places, how)
+
+
+def _end_with_the_starter() -> None:
+    """Stop once the process that started this one has gone: the other end of the pipe closes."""
+
+    def wait() -> None:
+        while os.read(0, 1):
+            pass
+        _thread.interrupt_main()
+        time.sleep(60)
+        os._exit(STOPPED)
+
+    Thread(target=wait, daemon=True).start()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the task of a file; what went wrong is the last line on standard error."""
+    (file,) = sys.argv[1:] if arguments is None else arguments
+    try:
+        if arguments is None:
+            # A shell's background jobs ignore it, and so would their children.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _end_with_the_starter()
+        _run_task(json.loads(Path(file).read_text(encoding="utf-8")))
+    except BusyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BUSY
+    except NextupError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return STOPPED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""Means over seeds with their intervals, and paired differences, from one resampling of users.
+
+All methods and metrics of a dataset meet the same resamples, which is what makes differences
+paired. A method's seeds are drawn apart from any other's, since seed 0 of one has nothing to do
+with seed 0 of another; an interval over seeds and users adds the two. The p-values are of paired
+sign flips over users (for hits of single runs that is McNemar's test) and hold the trained models
+fixed, so with few seeds the interval is the more careful of the two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nextup.errors import InputError
+from nextup.evaluation.significance import RESAMPLES, Interval, interval_of
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one method.
+
+    Parameters
+    ----------
+    value
+        The mean over seeds and users, with its interval.
+    seeds
+        How many there are.
+    spread
+        The standard deviation of the seeds' means; None with one seed.
+    difference, p_value
+        Against the reference, None for itself.
+    """
+
+    value: Interval
+    seeds: int
+    spread: float | None
+    difference: Interval | None = None
+    p_value: float | None = None
+
+
+def measure(
+    values: Mapping[str, Mapping[str, Floats]],
+    reference: str | None = None,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[tuple[str, str], Measured]:
+    """Measure methods on the same users.
+
+    Parameters
+    ----------
+    values
+        ``values[method][metric]: float64[s, u]``, a row a seed and a column a user.
+    reference
+        The method that the others are compared with.
+    level, resamples, seed
+        Of the intervals and tests.
+
+    Returns
+    -------
+    What was measured, by method and metric.
+
+    Raises
+    ------
+    InputError
+        If the methods differ in their number of users.
+    """
+    columns = [(method, metric) for method, found in values.items() for metric in found]
+    if not columns:
+        return {}
+    users = {values[method][metric].shape[1] for method, metric in columns}
+    if len(users) > 1:
+        raise InputError(f"methods cannot be paired: they rank {sorted(users)} users")
+    means = np.stack([values[method][metric].mean(axis=0) for method, metric in columns], axis=1)
+    drawn = resampled_means(means, resamples, seed)
+    moved = {
+        method: _seed_moves(found, resamples, seed + 1 + place)
+        for place, (method, found) in enumerate(values.items())
+    }
+    spans = {
+        column: drawn[:, at] + moved[column[0]][column[1]] for at, column in enumerate(columns)
+    }
+    at_of = {column: at for at, column in enumerate(columns)}
+    paired = [
+        column
+        for column in columns
+        if reference in values and column[0] != reference and (reference, column[1]) in at_of
+    ]
+    apart = {
+        (method, metric): means[:, at_of[method, metric]] - means[:, at_of[str(reference), metric]]
+        for method, metric in paired
+    }
+    p_values = dict(zip(paired, flip_p_values(list(apart.values()), resamples, seed), strict=True))
+    measured = {}
+    for column in columns:
+        by_seed = values[column[0]][column[1]].mean(axis=1)
+        spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
+        difference = None
+        if column in apart:
+            span = spans[column] - spans[str(reference), column[1]]
+            difference = interval_of(float(apart[column].mean()), span, level)
+        value = interval_of(float(by_seed.mean()), spans[column], level)
+        measured[column] = Measured(value, len(by_seed), spread, difference, p_values.get(column))
+    return measured
+
+
+def resampled_means(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """Return ``float64[resamples, c]``: means of ``values[u, c]`` over users drawn again.
+
+    Most users are hit by nobody: rows of zeros add nothing, so of them only the number is drawn.
+    """
+    n = len(values)
+    spoken = values[values.any(axis=1)]
+    rng = np.random.default_rng(seed)
+    means = np.zeros((resamples, values.shape[1]))
+    if len(spoken) == 0:
+        return means
+    counts = rng.binomial(n, len(spoken) / n, size=resamples)
+    at_once = max(1, (1 << 22) // len(spoken))
+    for first in range(0, resamples, at_once):
+        some = counts[first : first + at_once]
+        rows = np.repeat(np.arange(len(some)), some)
+        users = rng.integers(0, len(spoken), size=len(rows), dtype=np.int64)
+        times = np.bincount(rows * len(spoken) + users, minlength=len(some) * len(spoken))
+        weights = times.reshape(len(some), len(spoken)).astype(np.float64)
+        means[first : first + len(some)] = weights @ spoken / n
+    return means
+
+
+def _seed_moves(found: Mapping[str, Floats], resamples: int, seed: int) -> dict[str, Floats]:
+    """Return by how much drawing a method's seeds again moves the mean of each metric.
+
+    Drawing n of n has (n - 1) / n of the variance that the mean of n seeds has; this is made up.
+    """
+    by_seed = np.stack([values.mean(axis=1) for values in found.values()], axis=1)
+    n = len(by_seed)
+    if n == 1:
+        return {metric: np.zeros(resamples) for metric in found}
+    chosen = np.random.default_rng(seed).integers(0, n, size=(resamples, n))
+    moves = (by_seed[chosen].mean(axis=1) - by_seed.mean(axis=0)) * math.sqrt(n / (n - 1))
+    return {metric: moves[:, at] for at, metric in enumerate(found)}
+
+
+def flip_p_values(
+    differences: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0
+) -> list[float]:
+    """Return the two-sided p-values of paired permutation tests, all with the same sign flips.
+
+    If two methods are equal, each user's difference is as likely to have the other sign; the value
+    is the share of flips with a mean at least as far from 0 (the observed one counts as one).
+    """
+    if not differences:
+        return []
+    matrix = np.stack(differences, axis=1)
+    matrix = matrix[matrix.any(axis=1)]
+    if len(matrix) == 0:
+        return [1.0] * len(differences)
+    observed = np.abs(matrix.sum(axis=0)) * (1 - 1e-9)
+    rng = np.random.default_rng(seed)
+    at_least = np.zeros(len(differences), dtype=np.int64)
+    at_once = max(1, (1 << 22) // len(matrix))
+    for first in range(0, resamples, at_once):
+        count = min(at_once, resamples - first)
+        bits = np.frombuffer(rng.bytes(-(-count * len(matrix) // 8)), dtype=np.uint8)
+        signs = np.unpackbits(bits)[: count * len(matrix)].reshape(count, len(matrix))
+        flipped = 2 * (signs.astype(np.float64) @ matrix) - matrix.sum(axis=0)
+        at_least += (np.abs(flipped) >= observed).sum(axis=0)
+    return [float(value) for value in (at_least + 1) / (resamples + 1)]

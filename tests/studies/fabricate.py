@@ -1,0 +1,77 @@
+"""Results that no model made, with ranks drawn at random, for tests of what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nextup.evaluation.metrics import metrics
+from nextup.evaluation.ranks import CaseRanks
+from nextup.studies.cell import Cell
+from nextup.studies.results import store
+from nextup.studies.study import Study, wanted_cells
+
+USERS, ITEMS = 400, 200
+
+
+def ranks_of(cell: Cell, skill: float = 1.0, users: int = USERS) -> CaseRanks:
+    """Ranks whose shared part is the users' own difficulty, so that runs are paired."""
+    difficulty = np.random.default_rng(7).exponential(size=users)
+    luck = np.random.default_rng(int(cell.identity, 16) % 2**32).exponential(size=users)
+    ranks = np.floor(ITEMS * np.minimum((difficulty + luck) / (4 * skill), 1.0) ** 2)
+    targets = np.random.default_rng(11).integers(1, ITEMS, users)
+    return CaseRanks(np.arange(users), ranks.astype(np.float64), cell.protocol, targets)
+
+
+def fabricate(
+    folder: Path,
+    cell: Cell,
+    skill: float = 1.0,
+    log: list[dict[str, Any]] | None = None,
+    **more: Any,
+) -> Path:
+    """Store a result for a cell."""
+    cell = cell.plain
+    ranks = more.pop("ranks", None) or ranks_of(cell, skill)
+    document = {
+        "dataset": cell.dataset_name,
+        "model": cell.model,
+        "seed": cell.seed,
+        "identity": cell.identity,
+        "family": cell.family,
+        "decided": cell.decided,
+        "cell": cell.to_json(),
+        "date": "2026-01-01",
+        "commit": None,
+        "epochs": 12,
+        "best_epoch": 9,
+        "seconds": 90.0,
+        "valid": metrics(ranks) if cell.learn_from == "train" else None,
+        "test": metrics(ranks),
+        "log": log or [],
+        **more,
+    }
+    return store(folder, cell.name, document, ranks)
+
+
+def fabricate_study(folder: Path, study: Study, *names: str, seeds: tuple[int, ...] = (0,)) -> None:
+    """Store a result for every cell of a study's parts (of all, without names)."""
+    parts = [part for part in study.parts if not names or part.name in names]
+    for each in wanted_cells(study, parts, seeds=seeds):
+        skill = 1.3 if each.method.role == "own" else 1.0
+        if each.cell.learn_from != "train":
+            skill = 0.3
+        keeps = [
+            {
+                "epoch": epoch,
+                **{
+                    f"keep.{block}.{key}": 0.5 + 0.01 * epoch * block + shift
+                    for block in (1, 2)
+                    for key, shift in (("least", -0.1), ("mean", 0.0), ("most", 0.1))
+                },
+            }
+            for epoch in range(1, 13)
+        ]
+        fabricate(folder, each.cell, skill, keeps)
