@@ -86,6 +86,10 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "estimator": "straight_through", "agreement": "cosine"},
         {"loss": "softmax", "estimator": "frozen", "initial_spread": 1.0},
     ],
+    "srma": [
+        {"loss": "bce", "operators": "CMR"},
+        {"loss": "softmax", "complement_weight": 0.0, "further_layers": 3, "targets": "prefix"},
+    ],
     "lma4gru": [
         {"loss": "bce", "layers": 1},
         {"loss": "softmax", "estimator": "disarm", "passes": "doubled", "hidden": 12, "layers": 1},

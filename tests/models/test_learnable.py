@@ -216,7 +216,8 @@ def test_two_views_of_a_row_meet_different_masks() -> None:
     batch = first_batch(model)
     streams = model.streams(batch)
     states = model.encode(streams.batch, last_only=False)
-    at, _, row = streams.views
+    at, layout = streams.views
+    row = layout.row
     half = len(at) // 2
     by_row = states[at][torch.argsort(row, stable=True)]
     assert not torch.allclose(by_row[:half], by_row[half:])

@@ -52,6 +52,17 @@ class ParameterGroup:
     decays: bool = True
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with its own optimiser and early stopping.
+
+    `settings` are the settings of training (as in ``[train]`` of a recipe) that differ in it.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
 class Recommender(nn.Module):
     """Base of all recommenders.
 
@@ -97,6 +108,18 @@ class Recommender(nn.Module):
 
     def prepare(self, train: Sequences, device: torch.device) -> None:
         """Look at the training histories once, before the first step (statistics, neighbours)."""
+        return None
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training, in order; the last one makes the model that answers."""
+        return [Stage("train")]
+
+    def begin_stage(self, name: str, resumed: bool) -> None:
+        """Turn to a stage, the best weights of the stage before in place.
+
+        With `resumed` the stage had begun already: its state is about to be read from the
+        checkpoint, so only what is no part of the state is to be set.
+        """
         return None
 
     def begin_epoch(self, epoch: int) -> None:

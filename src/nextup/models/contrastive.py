@@ -101,14 +101,19 @@ class Streams:
         return np.repeat(self.order, self.batch.lengths)
 
     @cached_property
-    def views(self) -> tuple[Tensor, SlotLayout, Tensor]:
-        """Tokens of the views, where they stand, and the row of each, counted from the views."""
-        at = np.flatnonzero(self.row_of_token >= self.n_rows)
+    def views(self) -> tuple[Tensor, SlotLayout]:
+        """``int64[V]``, which tokens the views hold, and where these stand in ``2 Q`` rows."""
+        return self.part(self.n_rows, 3 * self.n_rows)
+
+    def part(self, first: int, end: int) -> tuple[Tensor, SlotLayout]:
+        """Return the tokens of the streams' rows ``[first, end)``, and where these stand."""
+        owners = self.row_of_token
+        at = np.flatnonzero((owners >= first) & (owners < end))
         device, ago = self.batch.device, self.batch.ago
         assert ago is not None
         tokens = torch.from_numpy(at).to(device)
-        row = torch.from_numpy(self.row_of_token[at] - self.n_rows).to(device)
-        return tokens, SlotLayout(row, ago[tokens], 2 * self.n_rows), row
+        row = torch.from_numpy(owners[at] - first).to(device)
+        return tokens, SlotLayout(row, ago[tokens], end - first)
 
     @cached_property
     def view_rows(self) -> Tensor:
@@ -241,7 +246,7 @@ class ContrastiveRecommender(NextItemRecommender):
         total, _ = self.losses_of(states[streams.targets_at], batch)
         parts: dict[str, Tensor] = {self.config.loss: total.detach()}
         if streams.has_views:
-            contrast = self.contrast_of(self.alike(states, streams), streams, batch)
+            contrast = self.contrast_of_streams(states, streams, batch)
             parts["contrast"] = contrast.detach()
             total = total + self.config.contrast_weight * contrast
         return Losses(total, parts)
@@ -257,35 +262,44 @@ class ContrastiveRecommender(NextItemRecommender):
             States of the same batch under other noise: then entry ``(m, n)`` compares view m of
             `states` with view n of `other` (without gradient).
         """
+        if self.last_only:
+            at = streams.view_rows
+            return self._compare(states[at], None if other is None else other[at])
+        at, layout = streams.views
+        return self.agreement(states[at], layout, None if other is None else other[at])
+
+    def agreement(self, states: Tensor, layout: SlotLayout, other: Tensor | None = None) -> Tensor:
+        """``[R, R]``: how alike the rows of a layout are, by the representation of the settings."""
         kind = self.config.representation
-        if kind == "slots":
-            at, layout, _ = streams.views
-            mine = states[at]
-            theirs = None if other is None else other[at]
-            found = slot_products(mine, layout, theirs)
-            if self.config.agreement == "dot":
-                return found / self.config.temperature
-            squares = found if other is None else slot_products(mine, layout, mine)
-            lengths = squares.diagonal().clamp(min=1e-12).sqrt()
-            across = lengths
-            if theirs is not None:
-                across = slot_products(theirs, layout, theirs).diagonal().clamp(min=1e-12).sqrt()
-            return found / (lengths[:, None] * across * self.config.temperature)
-        vectors = self._view_vectors(states, streams)
-        others = vectors if other is None else self._view_vectors(other, streams)
+        if kind != "slots":
+            both = [x if x is None else _vectors(x, layout, kind) for x in (states, other)]
+            assert both[0] is not None
+            return self._compare(both[0], both[1])
+        found = slot_products(states, layout, other)
+        if self.config.agreement == "cosine":
+            squares = found if other is None else slot_products(states, layout, states)
+            ours = theirs = squares.diagonal().clamp(min=1e-12).sqrt()
+            if other is not None:
+                theirs = slot_products(other, layout, other).diagonal().clamp(min=1e-12).sqrt()
+            found = found / (ours[:, None] * theirs)
+        return found / self.config.temperature
+
+    def _compare(self, vectors: Tensor, others: Tensor | None) -> Tensor:
+        others = vectors if others is None else others
+        if self.config.agreement == "cosine":
+            vectors, others = (torch.nn.functional.normalize(x, dim=1) for x in (vectors, others))
         return vectors @ others.T / self.config.temperature
 
-    def _view_vectors(self, states: Tensor, streams: Streams) -> Tensor:
-        if self.config.representation == "mean":
-            at, _, row = streams.views
-            vectors = row_means(states[at], row, 2 * streams.n_rows)
-        else:
-            at = streams.view_rows
-            vectors = states[at if self.last_only else streams.batch.last_at[at]]
-        if self.config.agreement == "cosine":
-            vectors = torch.nn.functional.normalize(vectors, dim=1)
-        return vectors
+    def contrast_of_streams(self, states: Tensor, streams: Streams, batch: Batch) -> Tensor:
+        """Return the contrastive loss of the step, given the states of its streams."""
+        return self.contrast_of(self.alike(states, streams), streams, batch)
 
     def contrast_of(self, alike: Tensor, streams: Streams, batch: Batch) -> Tensor:
         """Mean contrastive loss over the views of the whole step."""
         return contrastive_losses(alike, streams.partner).sum() / (2 * batch.row_total)
+
+
+def _vectors(states: Tensor, layout: SlotLayout, kind: str) -> Tensor:
+    if kind == "mean":
+        return row_means(states, layout.row, layout.n_rows)
+    return states[layout.ends]

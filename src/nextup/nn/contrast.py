@@ -41,11 +41,16 @@ class SlotLayout:
     ago
         ``int64[N]``: how many places before the end of its row each token stands.
     n_rows
-        Rows ``R``.
+        Rows ``R``, each with a token; its tokens stand together, the last one last.
+
+    Attributes
+    ----------
+    ends
+        ``int64[R]``: the last token of each row.
     """
 
     def __init__(self, row: Tensor, ago: Tensor, n_rows: int) -> None:
-        self.n_rows, self.device = n_rows, row.device
+        self.n_rows, self.device, self.row, self.ago = n_rows, row.device, row, ago
         of, at = row.cpu().numpy(), ago.cpu().numpy()
         reach = np.zeros(n_rows, dtype=np.int64)
         np.maximum.at(reach, of, at + 1)
@@ -63,6 +68,9 @@ class SlotLayout:
             self.blocks.append(_Block(rows_from, width, self._to(inside), self._to(places)))
             first += width
         self.rank = self._to(rank)
+        ends = np.empty(n_rows, dtype=np.int64)
+        ends[of] = np.arange(len(of))  # of several writes to a row the last one stands
+        self.ends = self._to(ends)
 
     def _to(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -179,21 +187,26 @@ def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
     ``float64[R]``.
     """
     s, t = alike.detach().double(), swapped.detach().double()
-    diagonal = _diagonal(s)
-    s, t = s.masked_fill(diagonal, -torch.inf), t.masked_fill(diagonal, -torch.inf)
+    s.fill_diagonal_(-torch.inf)
+    t.fill_diagonal_(-torch.inf)
     total = torch.logsumexp(s, dim=1)
-    # Each row's sum without one column. Where that column is nearly all of it, taking it off
-    # would cancel, so the sum without the largest is made by itself.
-    left = total[:, None] + torch.log1p(-torch.exp(s - total[:, None]).clamp(max=1.0))
+    # [m, r]: by how much the log of m's sum grows once r is exchanged. A column that is nearly all
+    # of a sum cannot be taken off it; the sum without the largest is therefore made by itself.
+    before, now = s - total[:, None], t.T - total[:, None]
+    grown = torch.log1p(torch.exp(now.clamp(max=_LARGE)) - torch.exp(before))
+    grown = torch.where(now < _LARGE, grown, now)
     top = s.argmax(dim=1, keepdim=True)
     without = torch.logsumexp(s.scatter(1, top, -torch.inf), dim=1, keepdim=True)
-    left.scatter_(1, top, without)
-    after = torch.logaddexp(left, t.T)  # [m, r]: m's sum once r is exchanged
-    change = (after - total[:, None]).masked_fill(diagonal, 0.0).sum(dim=0)
+    exact = torch.logaddexp(without, t.T.gather(1, top)) - total[:, None]
+    change = grown.scatter_(1, top, exact).fill_diagonal_(0.0).sum(dim=0)
     change += torch.logsumexp(t, dim=1) - total  # the row's own sum
     at = partner[:, None]
     change -= 2 * (t.gather(1, at) - s.gather(1, at)).squeeze(1)  # its own pair, seen from both
     return -change / len(s)
+
+
+_LARGE = 40.0
+"""Above it ``log(1 + e^x - e^y)`` with ``y <= 0`` is x in double precision."""
 
 
 def _diagonal(square: Tensor) -> Tensor:

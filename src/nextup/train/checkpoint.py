@@ -20,6 +20,8 @@ from nextup.errors import RunError
 class Progress:
     """Where training stands; everything that is not a tensor."""
 
+    stage: int = 0
+    """The stage of training under way."""
     epoch: int = 0
     """The epoch that comes next, or is under way."""
     step: int = 0
@@ -79,6 +81,21 @@ def save(
         ) from None
 
 
+def read_progress(file: Path) -> Progress:
+    """Read where training stood when a checkpoint was written.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return Progress(**json.loads(opened.metadata()["progress"]))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(file, error) from None
+
+
 def load(
     file: Path, device: torch.device, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
@@ -97,9 +114,7 @@ def load(
                 label, rest = name.split(".", 1)
                 groups.setdefault(label, {})[rest] = opened.get_tensor(name)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{file}: is not a readable checkpoint ({error}); fit again with --overwrite"
-        ) from None
+        raise _unreadable(file, error) from None
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in groups.pop("optimizer", {}).items():
         index, key = name.split(".", 1)
@@ -108,3 +123,7 @@ def load(
     document["state"] = state
     optimizer.load_state_dict(document)
     return progress, groups
+
+
+def _unreadable(file: Path, error: Exception) -> RunError:
+    return RunError(f"{file}: is not a readable checkpoint ({error}); fit again with --overwrite")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import warnings
 from typing import Any
@@ -51,7 +52,15 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
         fabric.launch()
+    if fabric.world_size > 1:
+        atexit.register(_leave)
     return fabric
+
+
+def _leave() -> None:
+    """Say goodbye to the other processes; one that just ends may be torn down by its threads."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def sum_over_processes(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:

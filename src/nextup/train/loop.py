@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, validation, early stopping, checkpoints.
+"""The loop: stages of epochs of steps, validation, early stopping, checkpoints.
 
 Everything random in a step follows from ``(seed, epoch, step)`` alone, so a run that was killed
 goes on from its last checkpoint and ends with the same weights.
@@ -10,6 +10,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -52,17 +53,66 @@ class Loop:
     """Trains one model to its end, from wherever its checkpoint stands."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.model, self.config = job, job.model, job.config
-        self.fabric, device = job.fabric, job.fabric.device
-        self.model.prepare(job.train, device)
+        self.job, self.model = job, job.model
+        self.fabric = job.fabric
+        self.model.prepare(job.train, self.fabric.device)
+        self.stages = self.model.stages()
+        self.progress = Progress()
+        self.best: Weights = {}
+        self.average: Weights = {}
+        self.sums: Weights = {}
+        self.file = job.folder / "checkpoint" / "state.safetensors"
+        resumed = self.file.is_file()
+        if resumed:
+            self.progress = checkpoint.read_progress(self.file)
+        self._begin_stage(resumed)
+        if resumed:
+            self._restore()
+        log = job.folder / "log.jsonl" if self.fabric.is_global_zero else None
+        self.log = Log(log, self.progress.log_bytes)
+
+    def run(self) -> dict[str, Any]:
+        """Train all stages to their end, the best weights in the model; return what to remember."""
+        while True:
+            stage = self.stages[self.progress.stage]
+            shown = self.job.shown and self.fabric.is_global_zero
+            label = stage.name if len(self.stages) > 1 else ""
+            with Bar(shown, self.config.epochs, self.config.metric, label) as bar:
+                while not self.progress.stopped and self.progress.epoch < self.config.epochs:
+                    self._epoch(bar)
+            if self.best:
+                self.model.load_state_dict(self.best)
+            elif self.average:
+                self.model.load_state_dict(self.average)
+            done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
+            if self.progress.stage + 1 == len(self.stages):
+                break
+            self.progress = Progress(
+                stage=self.progress.stage + 1,
+                seconds=self.progress.seconds,
+                extra={**self.progress.extra, stage.name: done},
+            )
+            self._begin_stage(resumed=False)
+        facts = {**done, "train_seconds": round(self.progress.seconds, 3)}
+        return {**facts, "stages": self.progress.extra} if len(self.stages) > 1 else facts
+
+    # ---- a stage ------------------------------------------------------------------------------
+    def _begin_stage(self, resumed: bool) -> None:
+        """Set up the stage that `progress` names: its settings, batches and optimiser."""
+        job, number = self.job, self.progress.stage
+        stage = self.stages[number]
+        self.config = job.config.model_copy(update=stage.settings)
+        self.seed = job.seed if number == 0 else hash_seed(job.seed, number)
+        self._seed(hash_seed(self.seed, 2))
+        self.model.begin_stage(stage.name, resumed)
         self.stream = TrainingStream(
             job.train,
             targets=self.model.targets,
             max_length=self.model.config.max_length,
             batch_size=self.config.batch_size,
-            negatives=self.model.negative_sampler(job.train, device, job.split.whole),
-            seed=job.seed,
-            device=device,
+            negatives=self.model.negative_sampler(job.train, self.fabric.device, job.split.whole),
+            seed=self.seed,
+            device=self.fabric.device,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
@@ -79,32 +129,8 @@ class Loop:
             betas=(self.config.beta1, self.config.beta2),
             fused=True,
         )
-        self.progress = Progress()
-        self.best: Weights = {}
-        self.average: Weights = self._weights(copy=True) if self.config.average else {}
-        self.sums: Weights = {}
-        self.file = job.folder / "checkpoint" / "state.safetensors"
-        if self.file.is_file():
-            self._restore()
-        log = job.folder / "log.jsonl" if self.fabric.is_global_zero else None
-        self.log = Log(log, self.progress.log_bytes)
-
-    def run(self) -> dict[str, float]:
-        """Train to the end and leave the best weights in the model; return what to remember."""
-        with Bar(
-            self.job.shown and self.fabric.is_global_zero, self.config.epochs, self.config.metric
-        ) as bar:
-            while not self.progress.stopped and self.progress.epoch < self.config.epochs:
-                self._epoch(bar)
-        if self.best:
-            self.model.load_state_dict(self.best)
-        elif self.average:
-            self.model.load_state_dict(self.average)
-        return {
-            "epochs": self.progress.epoch,
-            "best_epoch": self.progress.best_epoch + 1,
-            "train_seconds": round(self.progress.seconds, 3),
-        }
+        self.best, self.sums = {}, {}
+        self.average = self._weights(copy=True) if self.config.average else {}
 
     # ---- an epoch -----------------------------------------------------------------------------
     def _epoch(self, bar: Bar) -> None:
@@ -131,7 +157,8 @@ class Loop:
                 self._save()
         self._check_finite(epoch)
         trained = time.perf_counter()
-        entry = {
+        entry: dict[str, Any] = {
+            **({"stage": self.stages[progress.stage].name} if len(self.stages) > 1 else {}),
             "epoch": epoch + 1,
             **{name: float(value) / len(self.stream) for name, value in self.sums.items()},
             "sequences_per_second": round(rows / max(trained - clock, 1e-9), 1),
@@ -165,7 +192,7 @@ class Loop:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = step_size * rate
         batch = self.stream.batch(order, epoch, step)  # type: ignore[arg-type]
-        self._seed(hash_seed(self.job.seed, epoch, step, self.fabric.global_rank, 1))
+        self._seed(hash_seed(self.seed, epoch, step, self.fabric.global_rank, 1))
         with self.fabric.autocast():
             losses = self.model.loss(batch)
         losses.total.backward()  # type: ignore[no-untyped-call]
@@ -251,7 +278,7 @@ class Loop:
         self.fabric.barrier()
 
     def _restore(self) -> None:
-        self.progress, groups = checkpoint.load(self.file, self.fabric.device, self.optimizer)
+        _, groups = checkpoint.load(self.file, self.fabric.device, self.optimizer)
         self.model.load_state_dict(groups["model"])
         self.best = groups.get("best", {})
         self.average = groups.get("average", {})

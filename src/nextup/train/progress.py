@@ -54,10 +54,13 @@ class Bar:
         Epochs in all.
     metric
         Name of the validation metric.
+    stage
+        What the stage of training is called, where there are several.
     """
 
-    def __init__(self, shown: bool, epochs: int, metric: str) -> None:
+    def __init__(self, shown: bool, epochs: int, metric: str, stage: str = "") -> None:
         self.shown, self.epochs, self.metric = shown, epochs, metric
+        self.label = f"{stage} epoch" if stage else "epoch"
         self.console = Console(stderr=True)
         self.live = shown and self.console.is_terminal
         self.best = ""
@@ -87,7 +90,7 @@ class Bar:
 
     def start_epoch(self, epoch: int, steps: int, done: int) -> None:
         """Begin an epoch of so many steps, some of which may be done already."""
-        text = f"epoch {epoch + 1}/{self.epochs}"
+        text = f"{self.label} {epoch + 1}/{self.epochs}"
         self.progress.reset(self.task, total=steps, completed=done, description=text, said="")
 
     def step(self, loss: float | None, rate: float) -> None:
@@ -107,7 +110,7 @@ class Bar:
             self.best = f"best {self.metric} {value:.4f}  "
         score = "" if value is None else f"  {self.metric} {value:.4f}{' *' if best else '  '}"
         self.console.print(
-            f"epoch {epoch + 1:>3}  loss {entry['loss']:.4f}{score}  "
+            f"{self.label} {epoch + 1:>3}  loss {entry['loss']:.4f}{score}  "
             f"{entry['sequences_per_second']:,.0f} seq/s  {entry['seconds']:.1f} s",
             highlight=False,
         )
