@@ -47,17 +47,18 @@ def commit(also: Sequence[Path] = ()) -> str | None:
 
 
 def command() -> str:
-    """Return the command line, with the program as it is usually typed."""
+    """Return the command line as it is usually typed, without what is particular to a machine."""
     program = Path(sys.argv[0] or "python")
     if program.name == "__main__.py" and program.parent.name == "nextup":
         return " ".join(["nextup", *sys.argv[1:]])
-    if program.suffix != ".py":
+    runs_it = {".py": "python", ".sh": "bash"}.get(program.suffix)
+    if runs_it is None:
         return " ".join([program.name, *sys.argv[1:]])
     try:
         shown = program.resolve().relative_to(PACKAGE.parents[1])
     except ValueError:
         shown = Path(program.name)
-    return " ".join(["python", shown.as_posix(), *sys.argv[1:]])
+    return " ".join([runs_it, shown.as_posix(), *sys.argv[1:]])
 
 
 def _processor() -> str:

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
@@ -82,7 +82,8 @@ def run_cell(cell: Cell, places: Places, how: How) -> Path:
         run = _fitted(folder, cell, data, how, again)
         test = _tested(run, data, how)
         about = json.loads((run.recommender_folder / "recommender.json").read_text())["about"]
-        command = f"nextup study runs {cell_text(cell)} --seeds {cell.seed}"
+        named = replace(cell, dataset=_nameable(cell))
+        command = f"nextup study runs {cell_text(named)} --seeds {cell.seed}"
         document = {
             "dataset": cell.dataset_name,
             "model": cell.model,
@@ -99,7 +100,7 @@ def run_cell(cell: Cell, places: Places, how: How) -> Path:
             "epochs": about["facts"].get("epochs"),
             "best_epoch": about["facts"].get("best_epoch"),
             "decided": cell.decided,
-            "cell": {**cell.to_json(), "dataset": _nameable(cell)},
+            "cell": named.to_json(),
             "leaks": run.config["leaks"],
             "data": {k: v for k, v in run.config["dataset"].items() if k != "path"},
             "valid": run.metrics.get("valid"),
