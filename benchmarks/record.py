@@ -4,68 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+from nextup.studies.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 
 
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def commit() -> str:
-    """Return the commit checked out; ``+`` marks changes to tracked files of src or benchmarks."""
-    dirty = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks")
-    return _git("rev-parse", "HEAD") + ("+" if dirty else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.machine())
-
-
-def hardware() -> dict[str, Any]:
-    """Return what the numbers were measured on."""
-    found: dict[str, Any] = {"processor": _processor(), "cores": os.cpu_count()}
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        found["memory_gib"] = round(memory / 2**30, 1)
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name(0)
-    return found
-
-
 def record(name: str, payload: Mapping[str, Any], folder: Path = RESULTS) -> Path:
     """Write ``results/<name>.json`` with the payload and how it came about; return its path."""
-    document = {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
-        "commit": commit(),
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("torch", "numpy")},
-        },
-        **payload,
-    }
+    document = {**provenance(also=[ROOT / "benchmarks"]), **payload}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")

@@ -9,7 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from quality import report
+from nextup.studies.document import markdown
+from nextup.studies.records import older_records
 from record import RESULTS
 
 
@@ -126,16 +127,28 @@ def command_line() -> Iterator[str]:
     yield origin(found) + "\n"
 
 
+def quality() -> Iterator[str]:
+    """Where the tested figures are: the studies' report, and the records from before it."""
+    yield "## Quality\n"
+    if (RESULTS / "studies.md").exists():
+        yield (
+            "Every tested run, with intervals, paired tests and the published figures beside it, "
+            "is in [studies.md](studies.md) (`nextup report`; as one page, `report.html`).\n"
+        )
+    older = older_records(RESULTS)
+    if older is not None:
+        yield (
+            "Older records: test part, full ranking, seen items excluded; selected on validation "
+            "only. Seed, settings, commit and the checksum of the ranks are in "
+            "`quality/*.json`.\n"
+        )
+        yield markdown([older]) + "\n"
+
+
 def main() -> None:
     """Write the page."""
     lines = ["# Results\n", "Made by `python benchmarks/summary.py` from the files beside it.\n"]
-    lines += [
-        "## Quality\n",
-        "Test part, full ranking, seen items excluded; selected on validation only. Seed, "
-        "settings, commit and the checksum of the ranks are in `quality/*.json`.\n",
-        report() + "\n",
-    ]
-    for part in (command_line, training, ranking, answering, preparing):
+    for part in (quality, command_line, training, ranking, answering, preparing):
         lines += list(part())
     (RESULTS / "README.md").write_text("\n".join(lines).rstrip() + "\n")
 

@@ -99,6 +99,7 @@ def run_cell(cell: Cell, places: Places, how: How) -> Path:
             "seconds": about["facts"].get("train_seconds"),
             "epochs": about["facts"].get("epochs"),
             "best_epoch": about["facts"].get("best_epoch"),
+            "stages": about["facts"].get("stages"),
             "decided": cell.decided,
             "cell": named.to_json(),
             "leaks": run.config["leaks"],

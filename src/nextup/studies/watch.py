@@ -35,6 +35,7 @@ class Running:
     epoch: int = 0
     best: float | None = None
     _read: int = 0
+    _stage: str | None = None
 
     def look(self) -> None:
         """Read what was added to the log."""
@@ -53,6 +54,8 @@ class Running:
                 entry = json.loads(line)
             except ValueError:
                 continue
+            if entry.get("stage") != self._stage:
+                self._stage, self.best = entry.get("stage"), None
             self.epoch = int(entry.get("epoch", self.epoch))
             value = entry.get(self.cell.metric)
             if value is not None and (self.best is None or value > self.best):
