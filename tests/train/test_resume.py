@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from killed_fit import MOMENTS
-from small_data import dataset, histories, quick, timeless
+from small_data import QUICK, dataset, histories, quick, timeless
 
 from nextup.errors import RunError
 from nextup.models.store import load_model
@@ -218,3 +218,37 @@ def test_a_run_is_not_resumed_by_accident(whole: Run, tmp_path: Path) -> None:
     shutil.rmtree(place / "recommender")
     with pytest.raises(RunError, match="--resume to go on, --overwrite"):
         quick(dataset(), place, **SETTINGS)
+
+
+CONTRASTIVE: dict[str, dict[str, Any]] = {
+    # Neighbours found anew among the embeddings each epoch, keep logits, their gradient's sums.
+    "lma4rec": {"epochs": 4, "loss": "bce", "neighbours": "hybrid", "hybrid_from": 1},
+    # Two stages, each with its own optimiser, best epoch and early stopping.
+    "srma": {"epochs": 3, "pretrain_epochs": 3, "loss": "bce"},
+}
+
+
+@pytest.mark.parametrize("model", CONTRASTIVE)
+@pytest.mark.parametrize("killed_at", [[2], [6, 3], [5, 4, 4]])
+def test_killed_within_and_between_stages_it_ends_the_same(
+    model: str, killed_at: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**QUICK, **CONTRASTIVE[model], "patience": 0, "checkpoint_seconds": 0.0}
+    whole = quick(dataset(), tmp_path / "whole", model, **settings)
+    step = Loop._step
+    for steps in killed_at:
+        left = [steps]
+
+        def stop(self: Loop, *args: Any, left: list[int] = left) -> torch.Tensor:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Loop, "_step", stop)
+            with pytest.raises(KeyboardInterrupt):
+                quick(dataset(), tmp_path / "run", model, resume=True, **settings)
+    assert_same(quick(dataset(), tmp_path / "run", model, resume=True, **settings), whole)
+    stages = {line.get("stage") for line in whole.log()}
+    assert stages == ({"complement", "train"} if model == "srma" else {None})

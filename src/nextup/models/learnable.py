@@ -96,7 +96,6 @@ class LearnableAugmentation(ContrastiveRecommender):
         self.drops = learnable_dropouts(self)
         for number, drop in enumerate(self.drops):
             drop.number = number
-        self._forget()
 
     def output_dropout(self, width: int, rate: float) -> nn.Module:
         """Return the learnable layer, which starts at the encoder's own rate."""
@@ -137,7 +136,6 @@ class LearnableAugmentation(ContrastiveRecommender):
                 batch, streams, each - other_each, first, second, alike, other_alike
             )
             gradients = [drop.estimate(credit(drop)) for drop in self.drops]
-        self._remember(gradients)
         for drop, gradient in zip(self.drops, gradients, strict=True):
             surrogate = (drop.logits * gradient).sum()
             total = total + (surrogate - surrogate.detach())
@@ -250,24 +248,15 @@ class LearnableAugmentation(ContrastiveRecommender):
         return torch.stack(found).mean(dim=0)
 
     # ---- what the logits do -------------------------------------------------------------------
-    def _forget(self) -> None:
-        self._steps = 0
-        self._sums = [torch.zeros(2, drop.logits.numel()) for drop in self.drops]
-
-    def _remember(self, gradients: list[Tensor]) -> None:
-        self._steps += 1
-        for sums, gradient in zip(self._sums, gradients, strict=True):
-            sums += torch.stack([gradient, gradient.square()]).to(sums)
-
     def diagnostics(self) -> dict[str, float]:
         """Return per layer: keep probabilities, their gradient's signal to noise, and the rate.
 
         ``rate`` is the ordinary dropout rate with the same relative noise, from the mean of
-        ``(1 - p) / p``; ``settled`` the share of logits beyond 2; ``signal`` the median over units
-        of ``|mean| / deviation`` of the estimated gradient over the steps since the last call.
+        ``(1 - p) / p``; ``settled`` the share of logits beyond 2; ``signal`` as
+        `LearnableDropout.signal` gives it.
         """
         found: dict[str, float] = {}
-        for number, (drop, sums) in enumerate(zip(self.drops, self._sums, strict=True), start=1):
+        for number, drop in enumerate(self.drops, start=1):
             keep = drop.keep.detach()
             noise = float(((1 - keep) / keep).mean())
             found |= {
@@ -277,12 +266,9 @@ class LearnableAugmentation(ContrastiveRecommender):
                 f"keep.{number}.rate": noise / (1 + noise),
                 f"keep.{number}.settled": float((drop.logits.detach().abs() > 2).float().mean()),
             }
-            if self._steps > 1:
-                mean = sums[0] / self._steps
-                deviation = (sums[1] / self._steps - mean.square()).clamp(min=0).sqrt()
-                signal = (mean.abs() / deviation.clamp(min=1e-30)).median()
-                found[f"keep.{number}.signal"] = float(signal)
-        self._forget()
+            signal = drop.signal()
+            if signal is not None:
+                found[f"keep.{number}.signal"] = signal
         return found
 
 

@@ -96,6 +96,7 @@ class LearnableDropout(nn.Module):
         if not 0 < keep < 1:
             raise ConfigError(f"learnable dropout: keep is {keep}; it must lie between 0 and 1")
         self.logits: Tensor
+        self.estimates: Tensor
         self.share, self.scale, self.estimator = share, scale, estimator
         self.temperature = temperature
         logits = torch.full((width,), math.log(keep / (1 - keep)))
@@ -104,6 +105,9 @@ class LearnableDropout(nn.Module):
             self.register_buffer("logits", logits)
         else:
             self.logits = nn.Parameter(logits)
+        # Sums of the gradient's estimates, their squares, and how many: part of the state, so that
+        # a run that is killed within an epoch logs the same of it.
+        self.register_buffer("estimates", torch.zeros(3, width))
         self.noise: Tensor | None = None
         self.second = False
         self.number = 0
@@ -182,7 +186,22 @@ class LearnableDropout(nn.Module):
         """
         assert self.noise is not None
         weights = antithetic_weights(self.noise, self.logits.detach(), self.estimator)
-        return differences.to(weights.dtype) @ weights
+        gradient = differences.to(weights.dtype) @ weights
+        found = torch.stack([gradient, gradient.square(), torch.ones_like(gradient)])
+        self.estimates += found.to(self.estimates)
+        return gradient
+
+    def signal(self) -> float | None:
+        """Return the estimates' signal to noise since the last call; None where there were none.
+
+        The median over units of ``|mean| / deviation`` over steps.
+        """
+        first, second, steps = self.estimates
+        many = int(steps[0])
+        mean = first / max(many, 1)
+        deviation = (second / max(many, 1) - mean.square()).clamp(min=0).sqrt()
+        self.estimates.zero_()
+        return float((mean.abs() / deviation.clamp(min=1e-30)).median()) if many > 1 else None
 
 
 def antithetic_masks(u: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
