@@ -23,7 +23,9 @@ from nextup.errors import ConfigError
 
 if TYPE_CHECKING:
     from nextup.studies.cell import Cell
+    from nextup.studies.places import Places
     from nextup.studies.results import Results
+    from nextup.studies.run_cell import How
     from nextup.studies.runner import Outcome
     from nextup.studies.study import Part, Study
 
@@ -65,6 +67,7 @@ def study(
         int | None,
         typer.Option("--jobs", "-j", help="Runs at once.", show_default="cores, or 3 a GPU"),
     ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of each run.", min=1)] = 1,
     results: ResultsFolder = Path("results"),
     runs: Annotated[Path, typer.Option(help="Where runs and prepared data are kept.")] = Path(
         "runs"
@@ -78,7 +81,9 @@ def study(
     Stop it whenever you like, with Ctrl-C or --budget: the same command goes on. One that fails is
     reported at the end and stops none of the others.
     """
+    from nextup.studies.places import Places
     from nextup.studies.results import Results
+    from nextup.studies.run_cell import How
 
     found = Results(results)
     if name is None:
@@ -109,29 +114,22 @@ def study(
     missing = [cell for cell in cells if found.find(cell) is None]
     note(f"{len(cells) - len(missing)} of {len(cells)} runs are there already")
     if missing:
-        _run(missing, (results, runs), (device, precision, jobs), budget)
+        if jobs is not None and jobs < 1:
+            raise ConfigError(f"jobs: {jobs} is too few; at least 1")
+        how = How(device, precision, threads, jobs or 0)
+        _run(missing, Places(results, runs), how, budget)
     next_command("report", *(("--results", results) if results != Path("results") else ()))
 
 
-def _run(
-    missing: list[Cell],
-    folders: tuple[Path, Path],
-    how: tuple[str, str, int | None],
-    budget: str | None,
-) -> None:
+def _run(missing: list[Cell], places: Places, how: How, budget: str | None) -> None:
     """Run cells, and say what became of them."""
-    from nextup.studies.places import Places
-    from nextup.studies.run_cell import How
     from nextup.studies.runner import Runner, clear, parse_duration
+    from nextup.train.device import make_fabric
 
-    device, precision, jobs = how
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"jobs: {jobs} is too few; at least 1")
-    _check_device(device, precision)
     seconds = None if budget is None else parse_duration(budget)
-    places = Places(*folders)
+    make_fabric(how.device, how.precision)  # a device that is not there is refused once
     again = command_line(*console.typed)
-    with Runner(missing, places, How(device, precision, jobs=jobs or 0), seconds) as runner:
+    with Runner(missing, places, how, seconds) as runner:
         try:
             outcome = runner.run()
         except KeyboardInterrupt:
@@ -250,10 +248,3 @@ def _seeds(text: str | None) -> list[int] | None:
             raise ConfigError(f"seeds `{text}`: write them as 0,1,2 or 0-4")
         seeds += range(int(first), int(last if dash else first) + 1)
     return list(dict.fromkeys(seeds))
-
-
-def _check_device(device: str, precision: str) -> None:
-    """Refuse a device that is not there once, instead of in every run."""
-    from nextup.train.device import make_fabric
-
-    make_fabric(device, precision)
