@@ -194,7 +194,10 @@ def test_a_loss_is_a_mean_over_the_targets_of_the_step(form: Form) -> None:
 @every_trainable_form
 def test_every_weight_learns_and_padding_does_not(form: Form) -> None:
     model = form.lively().train()
-    model.loss(first_batch(model)).total.backward()
+    batch = first_batch(model)
+    for seed in range(10):  # layers may be left out of a step at random
+        torch.manual_seed(seed)
+        model.loss(batch).total.backward()
     trained = [p for p in model.named_parameters() if p[1].requires_grad]
     assert trained
     for name, parameter in trained:
