@@ -110,7 +110,7 @@ def test_swap_is_brute_force_to_1e_8(scale: float) -> None:
 
 
 def test_exchanging_a_row_for_itself_changes_nothing() -> None:
-    views = torch.randn(8, 5) * 9
+    views = torch.randn(8, 5, dtype=torch.float64) * 9
     alike = views @ views.T
     found = swap_differences(alike, alike, partners(8))
     assert found.abs().max() < 1e-9

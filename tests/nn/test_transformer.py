@@ -9,7 +9,7 @@ from plain import close, from_left_padded, left_padded, original_block, post_nor
 from torch import Tensor, nn
 
 from nextup.nn.packing import Packing
-from nextup.nn.transformer import OriginalBlock, PostNormBlock, run_blocks
+from nextup.nn.transformer import OriginalBlock, PostNormBlock, begin_blocks, finish_blocks
 
 CPU = torch.device("cpu")
 LENGTHS = np.array([1, 1, 2, 3, 5, 8, 8, 20, 31])
@@ -57,8 +57,8 @@ def test_the_last_tokens_alone_are_those_of_the_full_output(kind: str, layers: i
     blocks = nn.ModuleList([block_of(kind) for _ in range(layers)])
     x, packing = packed_input().requires_grad_(), Packing(LENGTHS, CPU)
     last_at = torch.from_numpy(np.cumsum(LENGTHS) - 1)
-    few = run_blocks(blocks, x, packing, last_at)
-    full = run_blocks(blocks, x, packing)[last_at]
+    few = finish_blocks(blocks, begin_blocks(blocks, x, packing, last_at))
+    full = finish_blocks(blocks, begin_blocks(blocks, x, packing))[last_at]
     assert few.shape == (len(LENGTHS), WIDTH)
     close(few, full, 1e-12)
     upstream = torch.randn_like(few)

@@ -76,17 +76,20 @@ class GRU4Rec(NextItemRecommender):
                 with torch.no_grad():
                     table.weight[0].zero_()
 
-    def encode(self, batch: Batch, last_only: bool) -> Tensor:
-        """States of all tokens ``[N, width]``, or of each row's last ``[B, width]``."""
+    def begin(self, batch: Batch, last_only: bool) -> tuple[Tensor, Packing | None]:
+        """Run the recurrence: raw states of all tokens ``[N, hidden]``, or of each row's last."""
         x = self.input_drop(self.items(batch.tokens))
         order, sizes = time_major(batch.lengths)
         index = torch.from_numpy(order).to(x.device)
         output, _ = self.recurrence(PackedSequence(x[index], torch.from_numpy(sizes)))
         states = torch.empty_like(output.data).index_copy(0, index, output.data)
         if last_only:
-            states = states[batch.last_at]
-        packing = None if last_only else Packing(batch.lengths, batch.device, batch.copies)
-        result: Tensor = self.project(self.state_drop(states, packing))
+            return states[batch.last_at], None
+        return states, Packing(batch.lengths, batch.device, batch.copies)
+
+    def finish(self, begun: tuple[Tensor, Packing | None]) -> Tensor:
+        """States ``[N, width]`` or ``[B, width]``, dropped and brought to the items' width."""
+        result: Tensor = self.project(self.state_drop(*begun))
         return result
 
     def item_vectors(self) -> Tensor:

@@ -5,9 +5,10 @@ each row (history or view), so that the two views of a history differ by what th
 well as by what the data lost. The logits' gradient compares the loss under the antithetic masks:
 
 * Both passes meet the same views, negatives and ordinary dropout masks; only the learnable masks
-  differ. Either the second pass draws the same noise again, without gradient (`replayed`), or both
-  are the halves of one doubled batch whose ordinary masks are twins (`doubled`). The two give the
-  same numbers; the first costs less where only the first pass teaches the weights.
+  differ. Either the second pass goes on from right before the first learnable mask, drawing the
+  same noise again, without gradient (`replayed`), or both are the halves of one doubled batch whose
+  ordinary masks are twins (`doubled`). The two give the same numbers; the first costs less where
+  only the first pass teaches the weights.
 * Credit. The recommendation loss is a sum over histories, so each row's mask is credited with its
   own row's difference. The contrastive loss couples rows through its denominators: there a row is
   credited with what exchanging that row alone does to the whole loss (``swap``, unbiased), or with
@@ -128,7 +129,8 @@ class LearnableAugmentation(ContrastiveRecommender):
         both = self.config.weights_from == "both"
         total, each, parts, alike = self._joint(first, streams, batch)
         with torch.set_grad_enabled(both):
-            other_total, other_each, _, other_alike = self._joint(second, streams, batch)
+            needed = both or self.config.credit == "global"
+            other_total, other_each, _, other_alike = self._joint(second, streams, batch, needed)
         if both:
             total = (total + other_total) / 2
         with torch.no_grad():
@@ -158,20 +160,21 @@ class LearnableAugmentation(ContrastiveRecommender):
                 states = self.encode(_twice(batch), last_only=self.last_only)
             first, second = states.chunk(2)
             return first, second if c.weights_from == "both" else second.detach()
+        begun = self.begin(batch, last_only=self.last_only)
         start = random_state(batch.device)
-        first = self.encode(batch, last_only=self.last_only)
+        first = self.finish(begun)
         replay(start, batch.device)
         with antithetic(self.drops), torch.set_grad_enabled(c.weights_from == "both"):
-            second = self.encode(batch, last_only=self.last_only)
+            second = self.finish(begun)
         return first, second
 
     def _joint(
-        self, states: Tensor, streams: Streams, batch: Batch
+        self, states: Tensor, streams: Streams, batch: Batch, contrasts: bool = True
     ) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
         """Return the joint loss, the loss of each target, the parts, and how alike views are."""
         total, each = self.losses_of(states[streams.targets_at], batch)
         parts: dict[str, Tensor] = {self.config.loss: total.detach()}
-        if not streams.has_views:
+        if not (streams.has_views and contrasts):
             return total, each, parts, None
         alike = self.alike(states, streams)
         contrast = self.contrast_of(alike, streams, batch)
@@ -196,7 +199,7 @@ class LearnableAugmentation(ContrastiveRecommender):
         each = differences / batch.target_total if c.keep_loss != "contrast" else 0 * differences
         rows = each.new_zeros(len(streams.order), dtype=torch.float64)
         rows.index_add_(0, owner, each.double())
-        if alike is not None and other_alike is not None and c.keep_loss != "recommendation":
+        if alike is not None and c.keep_loss != "recommendation":
             rows[len(batch) :] = c.contrast_weight * self._view_credit(
                 batch, streams, first, second, alike, other_alike
             )
@@ -224,17 +227,18 @@ class LearnableAugmentation(ContrastiveRecommender):
         first: Tensor,
         second: Tensor,
         alike: Tensor,
-        other_alike: Tensor,
+        other_alike: Tensor | None,
     ) -> Tensor:
-        """``float64[2 Q]``: the contrastive loss that each view's first mask costs."""
+        """``[2 Q]``: the contrastive loss that each view's first mask costs."""
         share = 2 * streams.n_rows / (2 * batch.row_total)
         if self.config.credit == "swap":
             swapped = self.alike(second, streams, other=first)
             return swap_differences(alike, swapped, streams.partner) * share
+        assert other_alike is not None
         whole = self.contrast_of(alike, streams, batch) - self.contrast_of(
             other_alike, streams, batch
         )
-        return whole.double().expand(2 * streams.n_rows)
+        return whole.expand(2 * streams.n_rows)
 
     # ---- answering ----------------------------------------------------------------------------
     def query(self, batch: Batch) -> Tensor:

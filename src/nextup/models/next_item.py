@@ -8,7 +8,7 @@ Macdonald, RecSys 2022-23, show that these choices matter more than the architec
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -61,7 +61,8 @@ class NextItemConfig(ModelConfig):
 class NextItemRecommender(Recommender):
     """Base of models that turn a history into a state and compare it with item vectors.
 
-    A subclass implements `encode` and `item_vectors`.
+    A subclass implements `item_vectors`, and either `encode` or, so that learnable dropout can
+    share what comes before its first mask between two passes, `begin` and `finish`.
     """
 
     config: NextItemConfig
@@ -86,6 +87,14 @@ class NextItemRecommender(Recommender):
 
     def encode(self, batch: Batch, last_only: bool) -> Tensor:
         """States of all tokens ``[N, D]``, or of each row's last ``[B, D]``."""
+        return self.finish(self.begin(batch, last_only))
+
+    def begin(self, batch: Batch, last_only: bool) -> Any:
+        """Encode up to the first layer of `output_dropout`; `finish` goes on from there."""
+        raise NotImplementedError
+
+    def finish(self, begun: Any) -> Tensor:
+        """Return the states, given what `begin` returned, which stays as it is."""
         raise NotImplementedError
 
     def query(self, batch: Batch) -> Tensor:

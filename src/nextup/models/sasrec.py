@@ -38,7 +38,13 @@ from nextup.models.base import ModelConfig, register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
-from nextup.nn.transformer import OriginalBlock, PostNormBlock, run_blocks
+from nextup.nn.transformer import (
+    Begun,
+    OriginalBlock,
+    PostNormBlock,
+    begin_blocks,
+    finish_blocks,
+)
 
 
 class SASRecConfig(NextItemConfig):
@@ -147,12 +153,15 @@ class SASRec(NextItemRecommender):
             return self.config.max_length - 1 - ago
         return packing.slots(self.config.max_length)
 
-    def encode(self, batch: Batch, last_only: bool) -> Tensor:
-        """States of all tokens ``[N, d]``, or of each row's last ``[B, d]``."""
+    def begin(self, batch: Batch, last_only: bool) -> Begun:
+        """Encode up to the first layer of `output_dropout`."""
         packing = Packing(batch.lengths, batch.device, batch.copies)
-        x = self.embed(batch, packing)
         last_at = batch.last_at if last_only else None
-        result: Tensor = self.output_norm(run_blocks(self.blocks, x, packing, last_at))
+        return begin_blocks(self.blocks, self.embed(batch, packing), packing, last_at)
+
+    def finish(self, begun: Begun) -> Tensor:
+        """States of all tokens ``[N, d]``, or of each row's last ``[B, d]``."""
+        result: Tensor = self.output_norm(finish_blocks(self.blocks, begun))
         return result
 
     def item_vectors(self) -> Tensor:

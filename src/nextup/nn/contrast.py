@@ -163,7 +163,7 @@ def contrastive_losses(alike: Tensor, partner: Tensor) -> Tensor:
     tensor([0.5514, 0.5514, 0.5514, 0.5514])
     """
     others = alike.masked_fill(_diagonal(alike), -torch.inf)
-    return torch.logsumexp(others, dim=1) - alike.gather(1, partner[:, None]).squeeze(1)
+    return _log_sum(others) - alike.gather(1, partner[:, None]).squeeze(1)
 
 
 def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
@@ -184,22 +184,21 @@ def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
 
     Returns
     -------
-    ``float64[R]``.
+    ``[R]``.
     """
-    s, t = alike.detach().double(), swapped.detach().double()
-    s.fill_diagonal_(-torch.inf)
-    t.fill_diagonal_(-torch.inf)
-    total = torch.logsumexp(s, dim=1)
+    s = alike.detach().clone().fill_diagonal_(-torch.inf)
+    t = swapped.detach().clone().fill_diagonal_(-torch.inf)
+    total = _log_sum(s)
     # [m, r]: by how much the log of m's sum grows once r is exchanged. A column that is nearly all
     # of a sum cannot be taken off it; the sum without the largest is therefore made by itself.
     before, now = s - total[:, None], t.T - total[:, None]
-    grown = torch.log1p(torch.exp(now.clamp(max=_LARGE)) - torch.exp(before))
+    grown = torch.log1p(_exp(now.clamp(max=_LARGE)) - _exp(before))
     grown = torch.where(now < _LARGE, grown, now)
     top = s.argmax(dim=1, keepdim=True)
-    without = torch.logsumexp(s.scatter(1, top, -torch.inf), dim=1, keepdim=True)
+    without = _log_sum(s.scatter(1, top, -torch.inf))[:, None]
     exact = torch.logaddexp(without, t.T.gather(1, top)) - total[:, None]
     change = grown.scatter_(1, top, exact).fill_diagonal_(0.0).sum(dim=0)
-    change += torch.logsumexp(t, dim=1) - total  # the row's own sum
+    change += _log_sum(t) - total  # the row's own sum
     at = partner[:, None]
     change -= 2 * (t.gather(1, at) - s.gather(1, at)).squeeze(1)  # its own pair, seen from both
     return -change / len(s)
@@ -207,6 +206,20 @@ def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
 
 _LARGE = 40.0
 """Above it ``log(1 + e^x - e^y)`` with ``y <= 0`` is x in double precision."""
+
+_NEGLIGIBLE = -60.0
+"""Terms that many nats below a sum add nothing in any precision. As denormal numbers or infinities
+they would make exponentials and products several times slower, so they are held there."""
+
+
+def _exp(logs: Tensor) -> Tensor:
+    return logs.clamp(min=_NEGLIGIBLE).exp()
+
+
+def _log_sum(logs: Tensor) -> Tensor:
+    """Log of the sum of exponentials along rows."""
+    most = logs.detach().amax(dim=1)
+    return _exp(logs - most[:, None]).sum(dim=1).log() + most
 
 
 def _diagonal(square: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ Every block computes on packed tokens ``[N, d]``. Asked for the last item of eac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +64,12 @@ class PostNormBlock(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
+        return self.join(*self.update(x, packing, last_at), packing if last_at is None else None)
+
+    def update(
+        self, x: Tensor, packing: Packing, last_at: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the feed-forward layer read, and what it is about to add."""
         queries, keys_values = _project(self.query_key_value, x, last_at)
         if last_at is not None:
             x = x.index_select(0, last_at)
@@ -75,9 +84,11 @@ class PostNormBlock(nn.Module):
             training=self.training,
         )
         x = self.attention_norm(x + self.attention_drop(self.output(mixed)))
-        inner = nn.functional.gelu(self.expand(x))
-        dropped = self.output_drop(self.contract(inner), packing if last_at is None else None)
-        result: Tensor = self.output_norm(x + dropped)
+        return x, self.contract(nn.functional.gelu(self.expand(x)))
+
+    def join(self, x: Tensor, added: Tensor, packing: Packing | None) -> Tensor:
+        """Return the block's output, given what `update` returned."""
+        result: Tensor = self.output_norm(x + self.output_drop(added, packing))
         return result
 
 
@@ -110,6 +121,12 @@ class OriginalBlock(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
         """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
+        return self.join(*self.update(x, packing, last_at), packing if last_at is None else None)
+
+    def update(
+        self, x: Tensor, packing: Packing, last_at: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what the feed-forward layer read, and what it is about to add."""
         width = x.shape[1]
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
         normed = self.query_norm(x if last_at is None else x[last_at])
@@ -123,9 +140,11 @@ class OriginalBlock(nn.Module):
             training=self.training,
         )
         y = self.inner_norm(normed + mixed)
-        inner = self.expand_drop(torch.relu(self.expand(y)))
-        packed = packing if last_at is None else None
-        result: Tensor = y + self.output_drop(self.contract(inner), packed)
+        return y, self.contract(self.expand_drop(torch.relu(self.expand(y))))
+
+    def join(self, y: Tensor, added: Tensor, packing: Packing | None) -> Tensor:
+        """Return the block's output, given what `update` returned."""
+        result: Tensor = y + self.output_drop(added, packing)
         return result
 
 
@@ -140,12 +159,40 @@ def _project(layer: nn.Linear, x: Tensor, last_at: Tensor | None) -> tuple[Tenso
     return queries, nn.functional.linear(x, weight[width:], bias[width:])
 
 
-def run_blocks(
+@dataclass
+class Begun:
+    """Blocks on their way, stopped right before the first block's output dropout.
+
+    What comes before is the same whatever that layer drops, so two passes that differ in it alone
+    share it.
+    """
+
+    x: Tensor
+    added: Tensor | None
+    packing: Packing
+    last_at: Tensor | None
+
+
+def begin_blocks(
     blocks: nn.ModuleList, x: Tensor, packing: Packing, last_at: Tensor | None = None
-) -> Tensor:
-    """Run all blocks; with `last_at` ``[B]`` the last one answers for those tokens only."""
+) -> Begun:
+    """Start on ``x: [N, d]``; with `last_at` ``[B]`` the last block answers for those alone."""
+    if not len(blocks):
+        x = x if last_at is None else x.index_select(0, last_at)
+        return Begun(x, None, packing, last_at)
+    first: Any = blocks[0]
+    x, added = first.update(x, packing, last_at if len(blocks) == 1 else None)
+    return Begun(x, added, packing, last_at)
+
+
+def finish_blocks(blocks: nn.ModuleList, begun: Begun) -> Tensor:
+    """Go on with what `begin_blocks` began: ``[N, d]``, or ``[B, d]``."""
+    x, packing, last_at = begun.x, begun.packing, begun.last_at
     for number, block in enumerate(blocks, start=1):
-        x = block(x, packing, last_at if number == len(blocks) else None)
-    if not len(blocks) and last_at is not None:
-        x = x.index_select(0, last_at)
+        asked = last_at if number == len(blocks) else None
+        if number == 1 and begun.added is not None:
+            first: Any = block
+            x = first.join(x, begun.added, packing if asked is None else None)
+        else:
+            x = block(x, packing, asked)
     return x
