@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nextup.nn.answering import equal_rows
 from nextup.nn.noise import dropout, keep_mask, twins
 from nextup.nn.packing import Packing
 
@@ -59,6 +60,8 @@ def packed_attention(
         return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:
         return _last_attention(queries, keys_values, packing, heads, rate)
+    if rate == 0.0 and (rows := equal_rows(packing)) is not None:
+        return rows.attend(queries, keys_values, heads, causal)
     if queries.device.type == "cpu" or twins():
         mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
             queries, keys_values, packing, heads, causal, rate

@@ -8,6 +8,8 @@ tiny rows, and wastes a few per cent where padding all rows to the longest waste
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,11 +34,8 @@ class Packing:
 
     Attributes
     ----------
-    windows, width
-        How many windows there are, and how wide they are.
-    places
-        ``int64[N]``: where each token stands in the flat ``[windows * width]``; None where the
-        packed tokens fill all windows exactly, so that the windows are a view.
+    width
+        How wide the windows are; they are laid out when attention first asks for them.
 
     Examples
     --------
@@ -51,15 +50,27 @@ class Packing:
         self.n_tokens = int(self.ends[-1]) if len(lengths) else 0
         longest = int(lengths[-1] if len(lengths) == 1 else lengths.max(initial=1))
         self.width = max(longest, min(WINDOW, self.n_tokens // copies))
-        self.places: Tensor | None = None
-        self.windows = copies
-        if self.n_tokens > self.width * copies:
-            self._lay_out()
         self._row_of: Tensor | None = None
         self._masks: dict[tuple[bool, torch.dtype], Tensor | None] = {}
 
-    def _lay_out(self) -> None:
+    @property
+    def windows(self) -> int:
+        """How many windows there are."""
+        return self._layout[0]
+
+    @property
+    def places(self) -> Tensor | None:
+        """``int64[N]``: where each token stands in the flat ``[windows * width]``.
+
+        None where the packed tokens fill all windows exactly, so that the windows are a view.
+        """
+        return self._layout[1]
+
+    @cached_property
+    def _layout(self) -> tuple[int, Tensor | None]:
         """Fill windows with whole rows, and note by how much each token is moved on."""
+        if self.n_tokens <= self.width * self.copies:
+            return self.copies, None
         rows = len(self.lengths) // self.copies
         first_rows = [0]
         while True:
@@ -69,13 +80,14 @@ class Packing:
                 break
             first_rows.append(end)
         first_rows = [row + rows * copy for copy in range(self.copies) for row in first_rows]
-        self.windows = len(first_rows)
+        windows = len(first_rows)
+        if self.n_tokens == windows * self.width:
+            return windows, None
         starts = np.array([self.ends[row - 1] if row else 0 for row in first_rows])
-        shift = np.arange(self.windows) * self.width - starts
+        shift = np.arange(windows) * self.width - starts
         rows_in = np.diff([*first_rows, len(self.lengths)])
         moved = np.repeat(np.repeat(shift, rows_in), self.lengths)
-        if self.n_tokens < self.windows * self.width:
-            self.places = self._to(np.arange(self.n_tokens) + moved)
+        return windows, self._to(np.arange(self.n_tokens) + moved)
 
     def _to(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -92,6 +104,8 @@ class Packing:
 
         The last item of every row has the last slot, so a slot means "how long ago".
         """
+        if len(self.lengths) == 1:
+            return torch.arange(max_length - self.n_tokens, max_length, device=self.device)
         return self._to(np.arange(self.n_tokens) + np.repeat(max_length - self.ends, self.lengths))
 
     def indices(self) -> Tensor:

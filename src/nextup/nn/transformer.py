@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nextup.nn.answering import equal_rows, linear
 from nextup.nn.attention import packed_attention
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
@@ -70,21 +71,19 @@ class PostNormBlock(nn.Module):
         self, x: Tensor, packing: Packing, last_at: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what the feed-forward layer read, and what it is about to add."""
-        queries, keys_values = _project(self.query_key_value, x, last_at)
-        if last_at is not None:
-            x = x.index_select(0, last_at)
-        mixed = packed_attention(
-            queries,
-            keys_values,
+        asked = x if last_at is None else x.index_select(0, last_at)
+        mixed = _attend(
+            self.query_key_value,
+            asked,
+            x,
             packing,
             heads=self.heads,
             causal=self.causal,
             last_only=last_at is not None,
-            dropout_rate=self.attention_dropout,
-            training=self.training,
+            dropout_rate=self.attention_dropout if self.training else 0.0,
         )
-        x = self.attention_norm(x + self.attention_drop(self.output(mixed)))
-        return x, self.contract(nn.functional.gelu(self.expand(x)))
+        x = self.attention_norm(asked + self.attention_drop(linear(self.output, mixed)))
+        return x, linear(self.contract, nn.functional.gelu(linear(self.expand, x)))
 
     def join(self, x: Tensor, added: Tensor, packing: Packing | None) -> Tensor:
         """Return the block's output, given what `update` returned."""
@@ -127,20 +126,19 @@ class OriginalBlock(nn.Module):
         self, x: Tensor, packing: Packing, last_at: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what the feed-forward layer read, and what it is about to add."""
-        width = x.shape[1]
-        weight, bias = self.query_key_value.weight, self.query_key_value.bias
         normed = self.query_norm(x if last_at is None else x[last_at])
-        mixed = packed_attention(
-            nn.functional.linear(normed, weight[:width], bias[:width]),
-            nn.functional.linear(x, weight[width:], bias[width:]),
+        mixed = _attend(
+            self.query_key_value,
+            normed,
+            x,
             packing,
             heads=self.heads,
+            causal=True,
             last_only=last_at is not None,
-            dropout_rate=self.dropout,
-            training=self.training,
+            dropout_rate=self.dropout if self.training else 0.0,
         )
         y = self.inner_norm(normed + mixed)
-        return y, self.contract(self.expand_drop(torch.relu(self.expand(y))))
+        return y, linear(self.contract, self.expand_drop(torch.relu(linear(self.expand, y))))
 
     def join(self, y: Tensor, added: Tensor, packing: Packing | None) -> Tensor:
         """Return the block's output, given what `update` returned."""
@@ -148,15 +146,38 @@ class OriginalBlock(nn.Module):
         return result
 
 
-def _project(layer: nn.Linear, x: Tensor, last_at: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Queries ``[N, d]``, or ``[B, d]`` of the tokens asked for, and keys and values."""
+def _attend(
+    layer: nn.Linear,
+    asked: Tensor,
+    x: Tensor,
+    packing: Packing,
+    *,
+    heads: int,
+    causal: bool,
+    last_only: bool,
+    dropout_rate: float,
+) -> Tensor:
+    """Let `asked` attend to `x` by way of one layer for queries, keys and values."""
+    if last_only and dropout_rate == 0.0 and (rows := equal_rows(packing)) is not None:
+        return rows.attend_last(layer, asked, x, heads)
     width = x.shape[1]
-    if last_at is None:
-        queries, keys_values = layer(x).split([width, 2 * width], dim=-1)
-        return queries, keys_values
-    weight, bias = layer.weight, layer.bias
-    queries = nn.functional.linear(x.index_select(0, last_at), weight[:width], bias[:width])
-    return queries, nn.functional.linear(x, weight[width:], bias[width:])
+    if asked is x:
+        both = linear(layer, x)
+        queries, keys_values = both[:, :width], both[:, width:]
+    else:
+        weight, bias = layer.weight, layer.bias
+        queries = nn.functional.linear(asked, weight[:width], bias[:width])
+        keys_values = nn.functional.linear(x, weight[width:], bias[width:])
+    return packed_attention(
+        queries,
+        keys_values,
+        packing,
+        heads=heads,
+        causal=causal,
+        last_only=last_only,
+        dropout_rate=dropout_rate,
+        training=dropout_rate > 0.0,
+    )
 
 
 @dataclass
