@@ -13,7 +13,7 @@ from shelf import N_ITEMS, catalog, fitted, histories, popularity, saved
 
 from nextup.data.batches import batch_of_lists
 from nextup.errors import ConfigError, InputError
-from nextup.evaluation.retrieval import top_k, top_k_of_row
+from nextup.evaluation.retrieval import top_k, top_k_of_row, top_k_on_device
 from nextup.models.base import available_models
 from nextup.recommend.recommender import LoadedRecommender
 
@@ -31,11 +31,14 @@ def test_top_k_equals_a_stable_sort(
     rng = np.random.default_rng(seed)
     scores = rng.integers(-3, data.draw(st.sampled_from([-2, 2, 1000])), (c, n)).astype(np.float64)
     scores[rng.random((c, n)) < data.draw(st.sampled_from([0.0, 0.3, 0.98]))] = -np.inf
-    values, columns = top_k(torch.from_numpy(scores).to(torch.float64 if doubles else None), k)
+    given_scores = torch.from_numpy(scores).to(torch.float64 if doubles else torch.float32)
+    values, columns = top_k(given_scores, k)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
     assert (values.numpy() == best).all()
     assert (columns.numpy() == np.where(np.isfinite(best), order, -1)).all()
+    on_device = top_k_on_device(given_scores, k)
+    assert torch.equal(on_device[0], values) and torch.equal(on_device[1], columns)
     for row in range(c):
         alone = top_k_of_row(scores[row].astype(np.float64 if doubles else np.float32), k)
         assert alone.tolist() == order[row][np.isfinite(best[row])].tolist()

@@ -228,30 +228,36 @@ class _Counter:
             both = torch.stack([(scores > limit).sum(1), (scores >= limit).sum(1)]).cpu().numpy()
             return both[0], both[1]
         values, least = scores.numpy(), own[:, None]
-        flags = self.flags.get(worker)
-        if flags is None or len(flags) < len(values):
-            flags = np.zeros((len(values), -(-self.n_items // _SEGMENT) * _SEGMENT), dtype=bool)
-            self.flags[worker] = flags
-        flags = flags[: len(values)]
-        inside = flags[:, : self.n_items]
-        np.greater(values, least, out=inside)
-        above = _sums(flags)
-        np.greater_equal(values, least, out=inside)
-        return above, _sums(flags)
+        some = max(1, _CACHED // (values.itemsize * self.n_items))
+        if worker not in self.flags:
+            width = -(-self.n_items // _SEGMENT) * _SEGMENT
+            self.flags[worker] = np.zeros((2, some, width), dtype=bool)
+        both = np.empty((2, len(values)), dtype=np.int64)
+        for at in range(0, len(values), some):  # few rows, read twice while they are near
+            rows = slice(at, at + some)
+            flags = self.flags[worker][:, : len(least[rows])]
+            inside = flags[:, :, : self.n_items]
+            np.greater(values[rows], least[rows], out=inside[0])
+            np.greater_equal(values[rows], least[rows], out=inside[1])
+            both[:, rows] = _sums(flags)
+        return both[0], both[1]
 
+
+_CACHED = 3 << 18
+"""Bytes of scores that are counted at a time."""
 
 _WORDS = 128
 _SEGMENT = 8 * _WORDS
 
 
 def _sums(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Count the true flags of each row (a multiple of `_SEGMENT` wide), eight at a time.
+    """Count the true flags along the last axis (a multiple of `_SEGMENT`), eight at a time.
 
     Words of eight flags are added as whole numbers: a byte of the sum stays below 256.
     """
-    words = flags.view(np.int64).reshape(len(flags), -1, _WORDS)
-    sums = np.ascontiguousarray(words.sum(axis=2))
-    return np.asarray(sums.view(np.uint8).sum(axis=1, dtype=np.int64))
+    words = flags.view(np.int64).reshape(*flags.shape[:-1], -1, _WORDS)
+    sums = np.add.reduce(words, axis=-1)
+    return np.asarray(np.add.reduce(sums.view(np.uint8), axis=-1, dtype=np.int64))
 
 
 def _take(scores: Tensor, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[Any]:

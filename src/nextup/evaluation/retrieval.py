@@ -23,9 +23,9 @@ from nextup.evaluation.scoring import (
     Progress,
     Scorer,
     answering,
-    one_thread,
     visit_scores,
 )
+from nextup.evaluation.threads import one_thread
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -50,29 +50,34 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     >>> columns.tolist()
     [[1, 3, 2]]
     """
+    if scores.device.type != "cpu":
+        return top_k_on_device(scores, k)
+    values, columns = top_k_on_host(scores.numpy(), k)
+    return torch.from_numpy(values), torch.from_numpy(columns)
+
+
+def _blocks(n: int, k: int) -> tuple[int, int]:
+    """How many columns share a block, and how many blocks: balances the two looks at them."""
+    depth = max(1, math.isqrt(n // max(k, 1)))
+    return depth, n // depth
+
+
+def top_k_on_device(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`top_k` without leaving the device."""
     c, n = scores.shape
     values = scores.new_full((c, k), -math.inf)
     columns = torch.full((c, k), -1, dtype=torch.int64, device=scores.device)
     if c == 0 or k == 0:
         return values, columns
-    depth = max(1, math.isqrt(n // k))  # balances the maxima against what is looked at below them
-    width = n // depth
-    tail = scores[:, depth * width :]
-    maxima = scores[:, : depth * width].view(c, depth, width).amax(dim=1)
-    maxima = torch.cat([maxima, tail], dim=1)
+    depth, width = _blocks(n, k)
+    maxima = scores[:, : depth * width].reshape(c, depth, width).amax(dim=1)
+    maxima = torch.cat([maxima, scores[:, depth * width :]], dim=1)
     bound = maxima.topk(k, dim=1, sorted=False).values.amin(dim=1)
     # Where fewer than k candidates are left the bound is -inf, which no candidate has.
     bound = bound.clamp(min=torch.finfo(scores.dtype).min)
-    row, block = (maxima >= bound[:, None]).nonzero(as_tuple=True)
-    at = torch.where(block < width, block, depth * width + block - width)
-    step = torch.where(block < width, width, 0)
-    deeper = torch.arange(depth, device=scores.device)
-    column = at[:, None] + step[:, None] * deeper
-    found = scores[row[:, None], column]
-    keep = (found >= bound[row][:, None]) & ((step[:, None] > 0) | (deeper == 0))
-    value, column, row = found[keep], column[keep], row[:, None].expand_as(keep)[keep]
-    order = column.argsort()
-    order = order[value[order].argsort(descending=True, stable=True)]
+    row, column = (scores >= bound[:, None]).nonzero(as_tuple=True)
+    value = scores[row, column]
+    order = value.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     value, column, row = value[order], column[order], row[order]
     many = torch.bincount(row, minlength=c)
@@ -83,15 +88,41 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns
 
 
+def top_k_on_host(
+    scores: NDArray[np.floating], k: int
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """`top_k` in NumPy, whose partition and search are several times faster on a CPU."""
+    c, n = scores.shape
+    values = np.full((c, k), -np.inf, dtype=scores.dtype)
+    columns = np.full((c, k), -1, dtype=np.int64)
+    if c == 0 or k == 0:
+        return values, columns
+    depth, width = _blocks(n, k)
+    maxima = scores[:, : depth * width].reshape(c, depth, width).max(axis=1)
+    maxima = np.concatenate([maxima, scores[:, depth * width :]], axis=1)
+    maxima.partition(maxima.shape[1] - k, axis=1)
+    bound = np.maximum(maxima[:, -k, None], np.finfo(scores.dtype).min)
+    row, column = np.divmod(np.flatnonzero(scores >= bound), n)
+    value = scores[row, column]
+    order = np.lexsort((-value, row))
+    value, column, row = value[order], column[order], row[order]
+    many = np.bincount(row, minlength=c)
+    place = np.arange(len(row)) - (np.cumsum(many) - many)[row]
+    first = place < k
+    values[row[first], place[first]] = value[first]
+    columns[row[first], place[first]] = column[first]
+    return values, columns
+
+
 def top_k_of_row(scores: NDArray[np.floating], k: int) -> NDArray[np.int64]:
     """Return the columns that `top_k` would, for one row on the host and without the -1."""
-    depth = max(1, math.isqrt(len(scores) // k))
-    width = len(scores) // depth
+    depth, width = _blocks(len(scores), k)
     maxima = scores[: depth * width].reshape(depth, width).max(axis=0)
     maxima = np.concatenate([maxima, scores[depth * width :]])
-    bound = max(np.partition(maxima, len(maxima) - k)[len(maxima) - k], np.finfo(scores.dtype).min)
-    columns = np.flatnonzero(scores >= bound)
-    return columns[np.argsort(-scores[columns], kind="stable")[:k]]
+    maxima.partition(len(maxima) - k)
+    bound = max(maxima[len(maxima) - k], np.finfo(scores.dtype).min)
+    columns: NDArray[np.int64] = (scores >= bound).nonzero()[0]
+    return np.asarray(columns[(-scores[columns]).argsort(kind="stable")[:k]])
 
 
 def top_items(
@@ -162,8 +193,8 @@ def top_items(
             spans = histories.rows(block.cases)
             column = column_of[spans.items[spans.positions()]]
             row = np.repeat(np.arange(len(block.cases)), spans.lengths)[column >= 0]
-            place = torch.from_numpy(row * found.shape[1] + column[column >= 0])
-            found.view(-1)[place.to(found.device)] = -math.inf
+            at = torch.from_numpy(row).to(device), torch.from_numpy(column[column >= 0]).to(device)
+            found[at] = -math.inf
         if len(banned):
             found[:, torch.from_numpy(banned).to(found.device)] = -math.inf
         values, columns = top_k(found, kept)
@@ -201,7 +232,7 @@ def _for_one(
     threads = one_thread if catalogue.items.numel() < 1 << 22 else nullcontext()
     with answering(model), threads:
         query = catalogue.queries(model, gather(read, *span, model.config.max_length))
-        found = torch.mv(catalogue.items, query[0]).cpu().numpy()
+        found = torch.mm(query, catalogue.items)[0].cpu().numpy()
     found[left_out - 1] = -np.inf
     columns = top_k_of_row(found, k)
     items, scores = np.zeros((1, k), dtype=np.int64), np.full((1, k), -np.inf)
