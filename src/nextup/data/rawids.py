@@ -151,13 +151,12 @@ class RawIds(Sequence[RawId]):
         """
         if self._lookup is None:
             self._lookup = {raw: number for number, raw in enumerate(self.tolist())}
-        get = self._lookup.get
-        numbers = [get(raw, -1) for raw in raws]
-        if -1 in numbers:
-            for at, number in enumerate(numbers):
-                if number == -1:
-                    numbers[at] = self._by_text_form(raws[at])
-        return np.array(numbers, dtype=np.int64)
+        found = list(map(self._lookup.get, raws))
+        if None in found:
+            found = [
+                self._by_text_form(r) if n is None else n for r, n in zip(raws, found, strict=True)
+            ]
+        return np.array(found, dtype=np.int64)
 
     def _by_text_form(self, raw: RawId) -> int:
         assert self._lookup is not None

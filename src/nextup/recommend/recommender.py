@@ -65,6 +65,8 @@ class LoadedRecommender:
         self.model = model.to(self.device).eval()
         self.catalog, self.popularity, self.about = catalog, popularity, about or {}
         self.raws = catalog.ids.tolist()
+        self._raws = np.array(self.raws, dtype=object)
+        self._titles = None if catalog.titles is None else np.array(catalog.titles, dtype=object)
         catalog.numbers_of([])  # makes the look-up now, not at the first question
         with torch.inference_mode():
             self.catalogue = Catalogue(model) if model.factors else None
@@ -124,17 +126,18 @@ class LoadedRecommender:
         ends = np.cumsum(lengths)
         sequences = Sequences(numbers.astype(np.int32), ends - lengths, ends)
         answers = self.answer(sequences, k, exclude_seen=exclude_seen, exclude=exclude, only=only)
-        counts = (answers.items > 0).sum(axis=1).tolist()
-        popular = answers.popular.tolist()
-        rows = zip(answers.items.tolist(), answers.scores.tolist(), strict=True)
+        counts, popular = (answers.items > 0).sum(axis=1).tolist(), answers.popular.tolist()
         return [
-            self._present(
-                row[: counts[at]],
-                scores[: counts[at]],
+            Recommendation(
+                raws[:count],
+                titles[:count],
+                scores[:count],
                 unknown.get(at, []),
-                note_of(popular[at], counts[at], k, bool(len(histories[at]))),
+                note_of(popular[at], count, k, bool(len(histories[at]))),
             )
-            for at, (row, scores) in enumerate(rows)
+            for at, (count, raws, titles, scores) in enumerate(
+                zip(counts, *self._dressed(answers.items, answers.scores), strict=True)
+            )
         ]
 
     def answer(
@@ -158,12 +161,10 @@ class LoadedRecommender:
                 "give raw ids as they stand in the log"
             )
         empty = histories.lengths == 0
-        items = np.zeros((len(histories), k), dtype=np.int64)
-        scores = np.full((len(histories), k), -np.inf)
-        asked = np.flatnonzero(~empty)
-        items[asked], scores[asked] = top_items(
+        some = bool(empty.any())
+        items, scores = top_items(
             self.model,
-            histories if len(asked) == len(histories) else histories.rows(asked),
+            histories.rows(~empty) if some else histories,
             k,
             exclude_seen=exclude_seen,
             exclude=banned,
@@ -171,8 +172,9 @@ class LoadedRecommender:
             device=self.device,
             catalogue=self.catalogue if wanted is None else None,
         )
-        if empty.any():
+        if some:
             best = self._most_popular(k, banned, wanted)
+            items, scores = _with_rows(items, ~empty, 0), _with_rows(scores, ~empty, -np.inf)
             items[empty, : len(best)] = best
             scores[empty, : len(best)] = self.popularity[best]
         return Answers(items, scores, empty)
@@ -208,8 +210,10 @@ class LoadedRecommender:
             values, columns = top_k(likeness[None], min(k, self.n_items))
         places = columns[0].cpu().numpy()
         found = places[places >= 0] + 1
-        note = note_of(False, len(found), k, True)
-        return self._present(found.tolist(), values[0, : len(found)].tolist(), [], note)
+        (raws,), (titles,), (scores,) = self._dressed(
+            found[None], values[:, : len(found)].cpu().numpy()
+        )
+        return Recommendation(raws, titles, scores, [], note_of(False, len(found), k, True))
 
     @cached_property
     def _directions(self) -> torch.Tensor:
@@ -239,17 +243,20 @@ class LoadedRecommender:
     def _by_popularity(self) -> NDArray[np.int64]:
         return np.argsort(-self.popularity[1:], kind="stable") + 1
 
-    def _present(
-        self, numbers: list[int], scores: list[float], unknown: list[Any], note: str | None
-    ) -> Recommendation:
-        raws, titles = self.raws, self.catalog.titles
-        return Recommendation(
-            [raws[n - 1] for n in numbers],
-            [None] * len(numbers) if titles is None else [titles[n - 1] for n in numbers],
-            scores,
-            unknown,
-            note,
-        )
+    def _dressed(
+        self, items: NDArray[np.int64], scores: NDArray[np.floating]
+    ) -> tuple[list[list[RawId]], list[list[str | None]], list[list[float]]]:
+        """Return raw ids, titles and scores as lists of lists; where there is no item, anything."""
+        places = items - 1
+        titles = np.full(items.shape, None) if self._titles is None else self._titles[places]
+        return self._raws[places].tolist(), titles.tolist(), scores.tolist()
+
+
+def _with_rows(some: NDArray[Any], where: NDArray[np.bool_], fill: float) -> NDArray[Any]:
+    """Return an array whose rows are those of `some` where asked, elsewhere `fill`."""
+    whole = np.full((len(where), some.shape[1]), fill, dtype=some.dtype)
+    whole[where] = some
+    return whole
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedRecommender:
