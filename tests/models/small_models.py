@@ -81,6 +81,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "estimator": "disarm", "targets": "prefix", "keep_share": "token"},
         {"loss": "softmax", "targets": "prefix", "representation": "last", "weights_from": "both"},
         {"loss": "bce", "keep_scale": "inverse", "credit": "global", "answering": "sampled"},
+        {"loss": "bce", "contrast_padding": True},
         {"loss": "bce", "block": "original", "contrast_weight": 0.0, "entropy_weight": 0.01},
         {"loss": "bce", "estimator": "concrete", "augment": False},
         {"loss": "bce", "estimator": "straight_through", "agreement": "cosine"},

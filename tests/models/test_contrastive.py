@@ -26,8 +26,12 @@ def contrastive(name: str = "coserec", **settings: Any) -> ContrastiveRecommende
     return model
 
 
-def padded_states(model: Any, rows: list[list[int]]) -> Tensor:
-    """``[B, 8, d]`` of rows padded on the left with 0, which also stands for a masked item."""
+def padded_states(model: Any, rows: list[list[int]], keep: bool = False) -> Tensor:
+    """``[B, 8, d]`` of rows padded on the left with 0, which also stands for a masked item.
+
+    With `keep` padding slots have states as in public code, where the mask is a constant: they see
+    every slot alike, items to come and padding among them.
+    """
     padded = torch.zeros(len(rows), WINDOW, dtype=torch.int64)
     for at, row in enumerate(rows):
         padded[at, WINDOW - len(row) :] = torch.tensor(row)
@@ -41,12 +45,14 @@ def padded_states(model: Any, rows: list[list[int]]) -> Tensor:
         q, k, v = (part.view(shape).transpose(1, 2) for part in (q, k, v))
         sees = real[:, None, None, :] & torch.ones(WINDOW, WINDOW, dtype=torch.bool).tril()
         scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
-        scores = scores + torch.where(sees, 0.0, -10000.0)
+        scores = scores + torch.where(sees, 0.0, -1e9 if not keep else 0.0)
+        if keep:
+            scores = scores.masked_fill(~sees & real[:, None, :, None], -torch.inf)
         mixed = (scores.softmax(dim=3) @ v).transpose(1, 2).reshape(x.shape)
         x = block.attention_norm(x + block.output(mixed))
         inner = torch.nn.functional.gelu(block.expand(x))
         x = block.output_norm(x + block.contract(inner))
-    return x * real[:, :, None]
+    return x if keep else x * real[:, :, None]
 
 
 def rows_with_gaps() -> tuple[list[list[int]], Packed]:
@@ -130,9 +136,26 @@ def views_of(streams: Streams) -> list[list[int]]:
     return [found[row] for row in range(streams.n_rows, 3 * streams.n_rows)]
 
 
+def test_padding_that_is_kept_is_contrasted_as_public_code_does() -> None:
+    model = contrastive("coserec", contrast_padding=True, temperature=9.0, threshold=3)
+    batch = first_batch(model, shop(7))
+    torch.manual_seed(4)
+    found = float(model.loss(batch).parts["contrast"])
+    torch.manual_seed(4)
+    views = views_of(model.streams(batch))
+    assert all(len(view) == WINDOW for view in views)
+    flat = padded_states(model, views, keep=True).flatten(1)
+    alike = (flat @ flat.T / 9.0).fill_diagonal_(-torch.inf)
+    half = len(views) // 2
+    partner = torch.arange(2 * half).roll(half)
+    expected = float(torch.nn.functional.cross_entropy(alike, partner).detach())
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("padding", [False, True])
 @pytest.mark.parametrize("targets", ["every", "prefix", "last"])
-def test_histories_among_views_give_the_loss_they_give_alone(targets: str) -> None:
-    model = contrastive("coserec", targets=targets, threshold=3)
+def test_histories_among_views_give_the_loss_they_give_alone(targets: str, padding: bool) -> None:
+    model = contrastive("coserec", targets=targets, threshold=3, contrast_padding=padding)
     batch = first_batch(model)
     streams = model.streams(batch)
     states = model.encode(streams.batch, last_only=model.last_only)

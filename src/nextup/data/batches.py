@@ -57,6 +57,8 @@ class Batch:
     copies
         The rows are so many copies of the same ones, one after the other (then only the rows of
         a copy are ascending).
+    keeps_padding
+        Whether tokens of number 0 are slots of padding kept on purpose (a quirk of public codes).
     """
 
     tokens: Tensor
@@ -72,6 +74,7 @@ class Batch:
     row_total: int = 0
     ago: Tensor | None = None
     copies: int = 1
+    keeps_padding: bool = False
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -6,9 +6,10 @@ this mechanism on an encoder, with its own operators or its own noise; what a vi
 (`representation`, `agreement`, `temperature`) is a setting.
 
 One packed batch holds all three streams (the histories and both views of each), so the encoder
-runs once. The public CoSeRec code compares the states of all 50 slots, padding included; here
-``representation="slots"`` takes real slots alone. A masked item is one that nobody sees, as in
-that code, unless ``mask_with="token"`` (CL4SRec's paper).
+runs once. The public CoSeRec code compares the states of all 50 slots, padding included, and a
+padding slot there sees the whole row, items to come among them; here ``representation="slots"``
+takes real slots alone, unless ``contrast_padding`` asks for that quirk. A masked item is one that
+nobody sees, as in that code, unless ``mask_with="token"`` (CL4SRec's paper).
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ class ContrastiveConfig(NextItemConfig):
         "slots",
         description="what of a view is compared: the states of all real slots laid end to end "
         "(counted from the last), their mean, or the last",
+    )
+    contrast_padding: bool = Field(
+        False,
+        description="keep views padded to max_length and contrast these slots too, as the public "
+        "CoSeRec code does; several times slower",
     )
     agreement: Literal["dot", "cosine"] = Field("dot", description="how two views are compared")
     temperature: float = Field(1.0, gt=0, description="what the agreement is divided by")
@@ -220,6 +226,8 @@ class ContrastiveRecommender(NextItemRecommender):
             parts += self._augmenter().pair(histories, distinct=self.config.distinct)
         elif self.config.contrast_weight > 0:
             parts += [histories, histories]
+        if self.config.contrast_padding:
+            parts[1:] = [_padded(view, self.config.max_length) for view in parts[1:]]
         rows = Packed.concatenate(parts)
         order = np.argsort(rows.lengths, kind="stable")
         rank = np.empty_like(order)
@@ -230,7 +238,14 @@ class ContrastiveRecommender(NextItemRecommender):
             ends = np.cumsum(joined.lengths)[at]
             last = np.repeat(ends - np.cumsum(batch.lengths), batch.lengths)
             at = (np.arange(len(batch.tokens)) + last)[batch.target_at.cpu().numpy()]
-        read = Batch(joined.tokens, joined.lengths, order, batch.users, ago=joined.ago)
+        read = Batch(
+            joined.tokens,
+            joined.lengths,
+            order,
+            batch.users,
+            ago=joined.ago,
+            keeps_padding=self.config.contrast_padding,
+        )
         return Streams(read, order, len(batch), torch.from_numpy(at).to(batch.device))
 
     @property
@@ -297,6 +312,14 @@ class ContrastiveRecommender(NextItemRecommender):
     def contrast_of(self, alike: Tensor, streams: Streams, batch: Batch) -> Tensor:
         """Mean contrastive loss over the views of the whole step."""
         return contrastive_losses(alike, streams.partner).sum() / (2 * batch.row_total)
+
+
+def _padded(rows: Packed, width: int) -> Packed:
+    """Return rows of `width` slots each, 0 where there is no item or it is masked."""
+    row = torch.from_numpy(np.repeat(np.arange(len(rows)), rows.lengths)).to(rows.device)
+    tokens = rows.tokens.new_zeros(len(rows), width)
+    tokens[row, width - 1 - rows.ago] = rows.tokens
+    return Packed.of(tokens.view(-1), np.full(len(rows), width))
 
 
 def _vectors(states: Tensor, layout: SlotLayout, kind: str) -> Tensor:

@@ -155,7 +155,8 @@ class SASRec(NextItemRecommender):
 
     def begin(self, batch: Batch, last_only: bool) -> Begun:
         """Encode up to the first layer of `output_dropout`."""
-        packing = Packing(batch.lengths, batch.device, batch.copies)
+        padding = batch.tokens == 0 if batch.keeps_padding else None
+        packing = Packing(batch.lengths, batch.device, batch.copies, padding)
         last_at = batch.last_at if last_only else None
         return begin_blocks(self.blocks, self.embed(batch, packing), packing, last_at)
 

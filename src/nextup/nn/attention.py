@@ -56,11 +56,11 @@ def packed_attention(
         ``[N, d]``, or ``[B, d]`` with `last_only`.
     """
     rate = dropout_rate if training else 0.0
-    if len(packing.lengths) == 1:
+    if len(packing.lengths) == 1 and packing.padding is None:
         return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:
         return _last_attention(queries, keys_values, packing, heads, rate)
-    if rate == 0.0 and (rows := equal_rows(packing)) is not None:
+    if rate == 0.0 and packing.padding is None and (rows := equal_rows(packing)) is not None:
         return rows.attend(queries, keys_values, heads, causal)
     if queries.device.type == "cpu" or twins():
         mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]

@@ -31,6 +31,9 @@ class Packing:
     copies
         The rows are so many copies of the same ones, one after the other. Each copy is laid out
         alike, so that places (and dropout masks) of one have their twins in the next.
+    padding
+        ``bool[N]``: tokens that are padding kept on purpose. As in the public code of S3-Rec, where
+        the mask is a constant, nobody else sees them and they themselves see their whole row.
 
     Attributes
     ----------
@@ -44,8 +47,14 @@ class Packing:
     (1, 21, 21)
     """
 
-    def __init__(self, lengths: NDArray[np.int64], device: torch.device, copies: int = 1) -> None:
-        self.lengths, self.device, self.copies = lengths, device, copies
+    def __init__(
+        self,
+        lengths: NDArray[np.int64],
+        device: torch.device,
+        copies: int = 1,
+        padding: Tensor | None = None,
+    ) -> None:
+        self.lengths, self.device, self.copies, self.padding = lengths, device, copies, padding
         self.ends = np.cumsum(lengths)
         self.n_tokens = int(self.ends[-1]) if len(lengths) else 0
         longest = int(lengths[-1] if len(lengths) == 1 else lengths.max(initial=1))
@@ -137,19 +146,25 @@ class Packing:
 
     def _mask(self, causal: bool, dtype: torch.dtype) -> Tensor | None:
         alone = len(self.lengths) == 1
-        if alone and (not causal or self.width == 1):
+        if alone and self.padding is None and (not causal or self.width == 1):
             return None
         hidden = torch.zeros(1, 1, 1, dtype=torch.bool, device=self.device)
-        if not alone:
-            owner = torch.full((self.windows * self.width,), -1, device=self.device)
-            if self.places is None:
-                owner.copy_(self.row_of)
-            else:
-                owner[self.places] = self.row_of
-            rows = owner.view(self.windows, self.width)
-            hidden = rows[:, :, None] != rows[:, None, :]
         if causal:
             ones = torch.ones(self.width, self.width, dtype=torch.bool, device=self.device)
             hidden = hidden | ones.triu_(1)
+        if self.padding is not None:
+            blank = self._by_place(self.padding, False)
+            hidden = (hidden | blank[:, None, :]) & ~blank[:, :, None]
+        if not alone:
+            rows = self._by_place(self.row_of, -1)
+            hidden = hidden | (rows[:, :, None] != rows[:, None, :])
         mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
         return mask.masked_fill_(hidden, -torch.inf)
+
+    def _by_place(self, values: Tensor, empty: int | bool) -> Tensor:
+        """``[N]`` to ``[windows, width]``; places without a token hold `empty`."""
+        if self.places is None:
+            return values.view(self.windows, self.width)
+        spread = values.new_full((self.windows * self.width,), empty)
+        spread[self.places] = values
+        return spread.view(self.windows, self.width)
