@@ -1,18 +1,28 @@
 """Full ranking with seen items excluded: ours, the bare matrix products, and the usual way.
 
-    python benchmarks/evaluation_speed.py                   # Beauty, SASRec of width 64, 2 threads
+    python benchmarks/evaluation_speed.py             # Beauty, SASRec of width 64, 2 threads
+    python benchmarks/evaluation_speed.py --coserec CHECKOUT      # and the authors' public code
+    python benchmarks/evaluation_speed.py --peers     # and RecTools and RePlay (peers/setup.sh)
 
 "The usual way" is what most published code does: pad every history to 50, encode, bring the
 scores to numpy, mask the seen items through a dense matrix, take the best 20 with `argpartition`
 and sort those. Two further ways are given our encoder, so that only the ranking differs: the same
 with loops over users for the metrics, and one with a sparse mask and `torch.topk`. The "bare
 products" are the scores alone, into a reused buffer, without encoding, masking or ranking.
+
+The public code is CoSeRec's own full ranking, `peers/coserec_public.py`; the peers' is the top-10
+of all test users with seen items left out. They run in processes of their own, right before ours,
+with a model of the same sizes on the same threads.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +40,10 @@ from nextup.evaluation.ranks import rank_cases
 from nextup.models.base import Recommender, make_model
 from plain_sasrec import PlainSASRec, full_rank
 from record import interleaved, record
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+from common import DIM
+from run import PeerError, run_peer
 
 
 def beauty() -> tuple[Sequences, int, str]:
@@ -92,7 +106,50 @@ def looped_metrics(best: NDArray[np.int64], targets: NDArray[np.int32]) -> dict[
     return found
 
 
-def ratio(times: dict[str, dict[str, float]], above: str, below: str) -> dict[str, float]:
+def in_children(
+    whole: Sequences, cases: Cases, options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Time the ranking of the programs asked for, each in its own process."""
+    asked: dict[str, tuple[Sequences, Path | None]] = {}
+    if options.coserec is not None:
+        asked["coserec"] = whole, options.coserec
+    for name in ("rectools", "replay") if options.peers else ():
+        asked[name] = cases.histories, None
+    times: dict[str, dict[str, Any]] = {}
+    for name, (histories, checkout) in asked.items():
+        try:
+            found = run_peer(
+                name,
+                "bce",
+                histories,
+                options.threads,
+                max_batches=2,
+                repeats=options.peer_repeats,
+                checkout=checkout,
+            )
+        except PeerError as error:
+            print(error)
+            continue
+        times[name] = of_spans(found["recommend_spans"]) | {
+            key: found[key] for key in ("versions", "note", "hit_10") if key in found
+        }
+        print(f"{name}: {times[name]['median_s']:.2f} s", flush=True)
+    return times
+
+
+def of_spans(spans: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a child's spans in the form of `interleaved`."""
+    seconds = [span["seconds"] for span in spans]
+    return {
+        "median_s": median(seconds),
+        "least_s": min(seconds),
+        "most_s": max(seconds),
+        "cpu_s": median(span["seconds"] * span["own_cores"] for span in spans),
+        "foreign_cores": round(median(span["foreign_cores"] or 0.0 for span in spans), 2),
+    }
+
+
+def ratio(times: dict[str, dict[str, Any]], above: str, below: str) -> dict[str, float]:
     return {
         kind: round(times[above][key] / times[below][key], 2)
         for kind, key in (("wall", "median_s"), ("cpu", "cpu_s"))
@@ -104,7 +161,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--coserec", type=Path, help="checkout of the authors' public code")
+    parser.add_argument("--peers", action="store_true", help="RecTools and RePlay as well")
+    parser.add_argument("--peer-repeats", type=int, default=2)
     options = parser.parse_args()
+    if options.width != DIM and (options.peers or options.coserec):
+        parser.error(f"the others run with a width of {DIM}")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     whole, n_items, data = beauty()
@@ -141,7 +203,8 @@ def main() -> None:
     usual = usual_way(model, cases, seen, 256)
     ranked()
     apart = max(abs(usual[name] - ours[name]) for name in usual)
-    times = interleaved(
+    others = in_children(whole, cases, options)
+    times: dict[str, dict[str, Any]] = interleaved(
         {
             "nextup": ranked,
             "bare products": bare,
@@ -152,11 +215,13 @@ def main() -> None:
         },
         options.repeats,
     )
+    times |= others
     ratios = {
         "nextup / bare products": ratio(times, "nextup", "bare products"),
         "usual way / nextup": ratio(times, "usual way", "nextup"),
         "usual, our encoder / nextup": ratio(times, "usual, our encoder", "nextup"),
         "topk, our encoder / nextup": ratio(times, "topk, our encoder", "nextup"),
+        **{f"{name} / nextup": ratio(times, name, "nextup") for name in others},
     }
     for name, row_ in times.items():
         print(

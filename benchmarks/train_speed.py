@@ -2,11 +2,15 @@
 
     python benchmarks/train_speed.py                  # nextup and the plain implementation
     python benchmarks/train_speed.py --peers          # and RecTools and RePlay (peers/setup.sh)
+    python benchmarks/train_speed.py --coserec CHECKOUT   # and the authors' public code
 
 All train on the same histories (Beauty less its last two items a user), width 64, 2 blocks, 2
 heads, length 50, batch 256, dropout .5, Adam 1e-3, on the same number of threads, in turns. First
 the losses of nextup and the plain implementation are compared target by target. The floor is the
 arithmetic on real items alone, at the speed of a large matrix product measured in the same run.
+
+The public code is CoSeRec's (`peers/coserec_public.py`): with bce on next items alone, beside
+SASRec; and as it is published, with contrasted views, beside our CoSeRec ("views").
 """
 
 from __future__ import annotations
@@ -50,7 +54,14 @@ def work(lengths: Any, n_items: int, loss: str, width: int = 64, layers: int = 2
     return 3 * 2 * (dense + attention + output) / 1e9
 
 
-def ours(train: Any, split: Any, n_items: int, loss: str, epochs: int) -> list[dict[str, Any]]:
+def ours(
+    train: Any,
+    split: Any,
+    n_items: int,
+    settings: dict[str, Any],
+    epochs: int,
+    model: str = "sasrec",
+) -> list[dict[str, Any]]:
     """Train whole epochs with the loop that `nextup fit` runs; return its log lines."""
     import torch
 
@@ -67,7 +78,7 @@ def ours(train: Any, split: Any, n_items: int, loss: str, epochs: int) -> list[d
         (path / "checkpoint").mkdir()
         job = Job(
             make_fabric("cpu", "32"),
-            make_model("sasrec", n_items, SETTINGS[loss]),
+            make_model(model, n_items, settings),
             TrainConfig(epochs=epochs),
             split,
             train,
@@ -113,6 +124,45 @@ def profile(train: Any, n_items: int, loss: str, steps: int = 15) -> list[dict[s
     ]
 
 
+def child_span(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the seconds of an epoch that a child measured."""
+    return {
+        "seconds": statistics.median(found["training"]["epoch_seconds"]),
+        "foreign": found["foreign_cores"],
+        "versions": found.get("versions"),
+    }
+
+
+def with_views(data: Any, split: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """Time CoSeRec: ours, whole epochs; the public code, a few batches."""
+    from common import timed
+    from run import run_peer
+
+    from nextup.train.recipe import recipes
+
+    settings = recipes("coserec")["coserec/paper-beauty"]["model"]
+    spans: dict[str, list[dict[str, Any]]] = {"nextup": [], "coserec": []}
+    for turn in range(max(args.peer_rounds, 1)):
+        with timed() as span:
+            lines = ours(split.train, split, data.n_items, settings, 2, "coserec")
+        spans["nextup"].append({"seconds": lines[-1]["seconds"], "foreign": span.foreign_cores})
+        one = run_peer(
+            "coserec",
+            "bce",
+            data.sequences,
+            args.threads,
+            args.peer_batches,
+            repeats=0,
+            checkout=args.coserec,
+            views=True,
+        )
+        spans["coserec"].append(child_span(one))
+        print("views", turn, {k: round(v[-1]["seconds"], 2) for k, v in spans.items()}, flush=True)
+    median = {name: statistics.median(s["seconds"] for s in each) for name, each in spans.items()}
+    ratios = {name: seconds / median["nextup"] for name, seconds in median.items()}
+    return {"seconds_per_epoch": median, "spans": spans, "ratio_to_nextup": ratios}
+
+
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -121,6 +171,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--losses", nargs="+", default=["bce", "softmax"], choices=list(SETTINGS))
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--coserec", type=Path, help="checkout of the authors' public code")
     parser.add_argument(
         "--plain-steps", type=int, default=12, help="batches timed of the plain one"
     )
@@ -146,6 +197,8 @@ def main() -> None:
     # Read when a process starts, so it holds for everybody only if it was set before this one.
     allocator = {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")} or "as it comes"
     found: dict[str, Any] = {"dataset": args.data, "batch": 256, "allocator": allocator}
+    packages = ["rectools", "replay"] if args.peers else []
+    others = {"bce": packages + ["coserec"] * (args.coserec is not None), "softmax": packages}
     for loss in args.losses:
         some = [row for row in train if len(row) >= 2][:1024]
         difference, _, targets = largest_difference(some, data.n_items, loss)
@@ -156,7 +209,7 @@ def main() -> None:
         for turn in range(args.rounds):
             gemm.append(gemm_speed())
             with timed() as span:
-                lines = ours(train, split, data.n_items, loss, 2)
+                lines = ours(train, split, data.n_items, SETTINGS[loss], 2)
             spans["nextup"].append({"seconds": lines[-1]["seconds"], "foreign": span.foreign_cores})
             plain = PlainSASRec(data.n_items, loss=loss)
             adam = torch.optim.Adam(plain.parameters(), lr=1e-3)
@@ -165,19 +218,15 @@ def main() -> None:
                 seconds, steps = train_epoch(plain, adam, train, max_steps=args.plain_steps)
             whole = seconds * steps_per_epoch(train) / steps
             spans["plain"].append({"seconds": whole, "foreign": span.foreign_cores})
-            for peer in ("rectools", "replay") if args.peers and turn < args.peer_rounds else ():
+            for peer in others[loss] if turn < args.peer_rounds else ():
+                public = {"checkout": args.coserec, "repeats": 0} if peer == "coserec" else {}
+                read_by = data.sequences if peer == "coserec" else train
                 try:
-                    one = run_peer(peer, loss, train, args.threads, args.peer_batches)
+                    one = run_peer(peer, loss, read_by, args.threads, args.peer_batches, **public)
                 except PeerError as error:
                     print(error)
                     continue
-                spans.setdefault(peer, []).append(
-                    {
-                        "seconds": statistics.median(one["training"]["epoch_seconds"]),
-                        "foreign": one["foreign_cores"],
-                        "versions": one.get("versions"),
-                    }
-                )
+                spans.setdefault(peer, []).append(child_span(one))
             print(loss, turn, {k: round(v[-1]["seconds"], 2) for k, v in spans.items()}, flush=True)
         floor = work(read, data.n_items, loss) / max(gemm)
         median = {
@@ -195,6 +244,8 @@ def main() -> None:
             "profile": profile(train, data.n_items, loss),
         }
         print(loss, {k: round(v, 2) for k, v in median.items()}, f"floor {floor:.2f} s")
+    if args.coserec is not None:
+        found["views"] = with_views(data, split, args)
     record(args.name, found)
 
 

@@ -220,8 +220,13 @@ def answer_times(
     }
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """Parse the arguments that all children take, and set the number of threads."""
+def arguments(
+    description: str, extra: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """Parse the arguments that all children take, and set the number of threads.
+
+    `extra` may add arguments of its own to the parser.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("sequences", help=".npz with items, starts, ends: training histories")
     parser.add_argument("--loss", choices=["bce", "softmax"], default="bce")
@@ -232,6 +237,8 @@ def arguments(description: str) -> argparse.Namespace:
         "--ffn-dim", type=int, default=DIM, help="where the package lets one choose"
     )
     parser.add_argument("--repeats", type=int, default=1, help="times all users are answered")
+    if extra is not None:
+        extra(parser)
     args = parser.parse_args()
     if args.max_batches is not None and args.max_batches < 2:
         parser.error("--max-batches must be at least 2: the first batch is the warm-up")

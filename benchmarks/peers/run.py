@@ -24,6 +24,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PEERS = ("rectools", "replay")
+"""Packages with an environment of their own; beside them there is the ``coserec`` public code."""
 MAX_FOREIGN_CORES = 0.1
 
 if str(HERE) not in sys.path:
@@ -64,7 +65,7 @@ def interpreter(name: str) -> Path:
 
 
 def noisiest(found: dict[str, Any]) -> float | None:
-    """Return the highest ``foreign_cores`` among the training spans, None where not known."""
+    """Return the highest ``foreign_cores`` of training, None where not known."""
     cores = [span["foreign_cores"] for span in found["training"]["spans"]]
     return max((c for c in cores if c is not None), default=None)
 
@@ -80,17 +81,20 @@ def run_peer(
     repeats: int = 1,
     ffn_dim: int | None = None,
     timeout: float | None = None,
+    checkout: Path | str | None = None,
+    views: bool = False,
 ) -> dict[str, Any]:
     """Train and time one peer in a child process.
 
     Parameters
     ----------
     name
-        ``"rectools"`` or ``"replay"``.
+        ``"rectools"``, ``"replay"``, or ``"coserec"``: the authors' public code.
     loss
         ``"bce"`` (one negative per position) or ``"softmax"`` (over all items).
     sequences
-        Training histories: anything with ``items`` (from 1), ``starts`` and ``ends``.
+        Training histories: anything with ``items`` (from 1), ``starts`` and ``ends``; for
+        ``"coserec"`` whole histories, of which it leaves out the last two items itself.
     threads
         Threads of the child.
     max_batches
@@ -101,22 +105,34 @@ def run_peer(
         Inner size of the feed-forward layers, where the package lets one choose (RePlay).
     timeout
         Seconds after which the child is ended.
+    checkout, views
+        For ``"coserec"``: where its repository lies, and whether it trains with views.
 
     Returns
     -------
     dict
         The child's JSON, with ``foreign_cores`` (highest of the training spans) and ``noisy``.
     """
-    python = interpreter(name)
+    public = name == "coserec"
+    if public and checkout is None:
+        raise PeerError("coserec: name a checkout of its repository")
+    python, script = (
+        (Path(sys.executable), "coserec_public.py")
+        if public
+        else (interpreter(name), f"{name}_sasrec.py")
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sequences.npz")
         save_npz(path, sequences)
-        command = [str(python), str(HERE / f"{name}_sasrec.py"), str(path), "--loss", loss]
+        command = [str(python), str(HERE / script), str(path), "--loss", loss]
         command += ["--threads", str(threads), "--epochs", str(epochs), "--repeats", str(repeats)]
         if max_batches is not None:
             command += ["--max-batches", str(max_batches)]
         if ffn_dim is not None:
             command += ["--ffn-dim", str(ffn_dim)]
+        if public:
+            command += ["--checkout", str(Path(str(checkout)).resolve())]
+            command += ["--views"] if views else []
         done = subprocess.run(
             command,
             env=environment(threads),
