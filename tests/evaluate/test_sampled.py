@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.stats import chisquare
@@ -13,7 +15,7 @@ from nextup.errors import InputError
 from nextup.evaluation.metrics import expected_gains, gains, metrics
 from nextup.evaluation.negatives import draw_negatives
 from nextup.evaluation.protocol import Protocol
-from nextup.evaluation.ranks import rank_cases
+from nextup.evaluation.ranks import CaseRanks, rank_cases
 
 
 def whole_of(m: int, n_items: int, length: int, seed: int = 0) -> Sequences:
@@ -85,10 +87,25 @@ def test_the_expectation_is_the_mean_over_many_draws(ties: str, levels: int) -> 
     for name in ("HR@1", "HR@5", "NDCG@5", "MRR@5"):
         expected = draws[f"expected {name}"]
         assert len(set(expected)) == 1
-        if levels == 8 and ties == "mean":
-            continue  # there the expectation treats ties on average only
         error = np.std(draws[name]) / np.sqrt(len(draws[name]))
         assert abs(np.mean(draws[name]) - expected[0]) < 4 * error + 1e-12
+
+
+def test_the_expectation_with_ties_is_that_of_every_draw() -> None:
+    """2 items above and 4 level in a pool of 10, of which 4 are drawn: all 210 draws."""
+    protocol = Protocol(candidates="sampled", n_negatives=4, cutoffs=(1, 2, 3))
+    one = np.array([1])
+    ranks = CaseRanks(one, one * 1.0, protocol, one, np.array([4.0]), one * 10, one * 4)
+    worth = {kind: dict.fromkeys((1, 2, 3), 0.0) for kind in ("HR", "NDCG", "MRR")}
+    draws = list(itertools.combinations([1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0, 0, 0, 0], 4))
+    for draw in draws:
+        for kind, table in worth.items():
+            for k in table:
+                table[k] += gains(kind, np.array([sum(draw)]), k)[0] / len(draws)
+    for kind, table in worth.items():
+        for k, value in expected_gains(ranks, kind, (1, 2, 3)).items():
+            assert float(value[0]) == pytest.approx(table[k], abs=1e-12)
+    assert worth["HR"][2] == pytest.approx(0.5952, abs=1e-4)
 
 
 def test_drawing_everything_is_certain() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,38 +107,72 @@ def expected_gains(
 ) -> dict[int, NDArray[np.float64]]:
     """Return for each cutoff ``float64[m]``: a case's metric averaged over all draws of negatives.
 
-    Of a pool of ``M`` items never met, ``g`` score above the target. The number ``X`` of those
-    among ``n`` negatives drawn without replacement is hypergeometric, and the target's rank is
-    ``X``. A half-integer ``g`` (ties under the rule ``mean``) averages its two neighbours.
+    Of a pool of ``M`` items never met, ``g`` score above the target and ``l`` are level with it.
+    Among ``n`` negatives drawn without replacement there are ``X`` and ``Y`` of these, jointly
+    hypergeometric, and the target's rank is ``X + Y / 2`` (the other rules for ties count items as
+    above or not at all, so there ``l`` is 0).
+
+    Parameters
+    ----------
+    ranks
+        Ranks among sampled candidates.
+    kind
+        ``"HR"``, ``"NDCG"`` or ``"MRR"``.
+    cutoffs
+        The ``k`` wanted.
+
+    Raises
+    ------
+    InputError
+        If the ranks are not among sampled candidates.
     """
     if ranks.above is None or ranks.pool is None:
         raise InputError("expected metrics need ranks among sampled candidates")
-    ks = sorted(set(cutoffs))
-    n, pool = ranks.protocol.n_negatives, ranks.pool.astype(np.float64)
-    lost = ~np.isfinite(ranks.ranks)
-    sums = {k: np.zeros(len(ranks)) for k in ks}
-    for g in (np.floor(ranks.above), np.ceil(ranks.above)):
-        total = np.zeros(len(ranks))
-        for x in range(min(n + 1, ks[-1])):
-            total += gains(kind, np.array([float(x)]), None)[0] * _hypergeometric(x, pool, g, n)
+    ks, n = sorted(set(cutoffs)), ranks.protocol.n_negatives
+    level = np.zeros(len(ranks), dtype=np.int64) if ranks.level is None else ranks.level
+    above, pool = np.floor(ranks.above - level / 2).astype(np.int64), ranks.pool.astype(np.int64)
+    tied = np.flatnonzero(level)
+    found = {k: np.zeros(len(ranks)) for k in ks}
+    for x in range(min(n + 1, ks[-1])):
+        for y in range(min(n - x, 2 * (ks[-1] - x) - 1) + 1):
+            some = tied if y else np.arange(len(ranks))
+            if len(some) == 0:
+                break
+            chance = _chance(x, y, above[some], level[some], pool[some], n)
+            rank = x + y / 2
+            worth = gains(kind, np.array([rank]), None)[0]
             for k in ks:
-                if x == min(k, n + 1) - 1:
-                    sums[k] += np.where(lost, 0.0, total / 2)
-    return sums
+                if rank < k:
+                    found[k][some] += worth * chance
+    lost = ~np.isfinite(ranks.ranks)
+    return {k: np.where(lost, 0.0, value) for k, value in found.items()}
 
 
-def _hypergeometric(
-    x: int, pool: NDArray[np.float64], above: NDArray[np.float64], n: int
+def _chance(
+    x: int,
+    y: int,
+    above: NDArray[np.int64],
+    level: NDArray[np.int64],
+    pool: NDArray[np.int64],
+    n: int,
 ) -> NDArray[np.float64]:
-    """Probability that `x` of `n` items drawn from `pool` are among its `above`."""
+    """Probability that of `n` items drawn from `pool`, `x` are of its `above` and `y` `level`."""
+    logs = _log_factorials(int(pool.max(initial=0)))
 
-    def log_choose(a: NDArray[np.float64], b: NDArray[np.float64] | int) -> NDArray[np.float64]:
-        value = gammaln(a + 1) - gammaln(b + 1.0) - gammaln(a - b + 1)
-        return np.asarray(np.where((a >= b) & (b >= 0), value, -np.inf))
+    def log_choose(a: NDArray[np.int64], b: NDArray[np.int64] | int) -> NDArray[np.float64]:
+        possible = (a >= b) & (np.asarray(b) >= 0)
+        chosen = np.where(possible, b, 0)
+        value = logs[np.maximum(a, 0)] - logs[chosen] - logs[np.maximum(a - chosen, 0)]
+        return np.asarray(np.where(possible, value, -np.inf))
 
-    with np.errstate(invalid="ignore"):
-        log = log_choose(above, x) + log_choose(pool - above, n - x) - log_choose(pool, n)
+    rest = log_choose(pool - above - level, n - x - y)
+    log = log_choose(above, x) + log_choose(level, y) + rest - log_choose(pool, n)
     return np.asarray(np.exp(log))
+
+
+@lru_cache(maxsize=4)
+def _log_factorials(most: int) -> NDArray[np.float64]:
+    return np.asarray(gammaln(np.arange(most + 1) + 1.0))
 
 
 def list_metrics(

@@ -41,9 +41,10 @@ class CaseRanks:
         How they were ranked.
     targets
         ``int64[m]``: the items that had to be found.
-    above, pool
-        For sampled candidates, the exact expectation's ingredients: of ``int64[m]`` items that
-        the user never met, how many (``float64[m]``, ties by the rule) score above the target.
+    above, pool, level
+        For sampled candidates, the exact expectation's ingredients: of ``pool: int64[m]`` items
+        that the user never met, how many (``float64[m]``, ties by the rule) score above the
+        target, and how many of these are level with it and count as halves (``int64[m]``).
     """
 
     users: NDArray[np.int64]
@@ -52,6 +53,7 @@ class CaseRanks:
     targets: NDArray[np.int64] | None = None
     above: NDArray[np.float64] | None = None
     pool: NDArray[np.int64] | None = None
+    level: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ranks)
@@ -59,7 +61,8 @@ class CaseRanks:
     def save(self, file: Path | str) -> None:
         """Write to an ``.npz`` file of plain arrays."""
         arrays: dict[str, Any] = {"users": self.users, "ranks": self.ranks}
-        optional = {"targets": self.targets, "above": self.above, "pool": self.pool}
+        names = ("targets", "above", "pool", "level")
+        optional = {name: getattr(self, name) for name in names}
         arrays.update({name: array for name, array in optional.items() if array is not None})
         with Path(file).open("wb") as out:
             np.savez(out, protocol=np.array(self.protocol.model_dump_json()), **arrays)
@@ -81,8 +84,9 @@ class CaseRanks:
         except FileNotFoundError:
             raise RunError(f"{file}: no such file of ranks; evaluate the run first") from None
         except Exception as error:
+            reason = type(error).__name__  # the library's own words advise to allow pickles
             raise RunError(
-                f"{file}: not a readable file of ranks ({error}); evaluate the run again"
+                f"{file}: not a readable file of ranks ({reason}); evaluate the run again"
             ) from None
 
 
@@ -150,13 +154,13 @@ def rank_cases(
         model, cases.histories, counter, device=device, batch_size=batch_size, progress=progress
     )
     ranks = counter.full
-    above = pool = None
+    above = pool = level = None
     if negatives is not None:
-        ranks, above = counter.sampled, counter.full
+        ranks, above, level = counter.sampled, counter.full, counter.level
         pool = n_items - np.bincount(rows[off], minlength=m) - 1
     if protocol.seen == "excluded":
         ranks = np.where(met_target, np.inf, ranks)
-    return CaseRanks(cases.users, ranks, protocol, targets, above, pool)
+    return CaseRanks(cases.users, ranks, protocol, targets, above, pool, level)
 
 
 def _spans(rows: NDArray[np.int64], items: NDArray[np.int64], m: int) -> Sequences:
@@ -180,6 +184,7 @@ class _Counter:
         self.ties, self.negatives = protocol.ties, negatives
         self.full = np.full(len(targets), np.nan)
         self.sampled = np.full(len(targets), np.nan)
+        self.level = np.zeros(len(targets), dtype=np.int64)
         self.flags: dict[int, NDArray[np.bool_]] = {}
 
     def __call__(self, block: Block) -> None:
@@ -201,6 +206,8 @@ class _Counter:
             off_level &= off_item < targets[off_row]
             lower[tied] -= np.bincount(off_row[off_level], minlength=len(row))[tied]
         self.full[cases] = self.rule(above, level, lower)
+        if self.ties == "mean":
+            self.level[cases] = level
         if self.negatives is not None:
             drawn = self.negatives[cases]
             met = _take(scores, row[:, None], drawn - 1)

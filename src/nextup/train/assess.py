@@ -41,7 +41,7 @@ def rank_everywhere(
             return None
         return gather_arrays(fabric, values.astype(np.float64), total)
 
-    ranks, pool = whole(ranked.ranks), whole(ranked.pool)
+    ranks, pool, level = whole(ranked.ranks), whole(ranked.pool), whole(ranked.level)
     assert ranks is not None
     return CaseRanks(
         cases.users,
@@ -50,6 +50,7 @@ def rank_everywhere(
         cases.targets.astype(np.int64),
         whole(ranked.above),
         None if pool is None else pool.astype(np.int64),
+        None if level is None else level.astype(np.int64),
     )
 
 
