@@ -15,6 +15,7 @@ from nextup.data.batches import (
     TargetMode,
     TrainingStream,
     batch_of_lists,
+    batch_of_one,
     gather,
     hash_seed,
     items_on,
@@ -252,3 +253,25 @@ def test_read_only_items_are_taken_without_touching_the_file() -> None:
     items = items_on(Sequences(array, np.array([0]), np.array([4])), "cpu")
     items[0] = 9
     assert array[0] == 1
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 12))
+def test_a_batch_of_one_is_what_gather_makes_of_it(items: list[int], max_length: int) -> None:
+    one = batch_of_one(np.array(items, dtype=np.int32), max_length, "cpu")
+    expected = batch_of_lists([items], max_length)
+    for name in ("tokens", "users"):
+        assert torch.equal(getattr(one, name), getattr(expected, name))
+    assert one.lengths.tolist() == expected.lengths.tolist()
+    assert one.rows.tolist() == expected.rows.tolist()
+
+
+def test_an_empty_history_is_no_batch_of_one() -> None:
+    with pytest.raises(InputError, match="empty"):
+        batch_of_one(np.empty(0, dtype=np.int32), 5, "cpu")
+
+
+def test_rows_in_source_order_are_returned_as_they_are() -> None:
+    values = torch.randn(3, 2)
+    ascending, mixed = batch_of_lists([[1], [1, 2], [1, 2, 3]], 9), batch_of_lists([[1, 2], [1]], 9)
+    assert ascending.in_source_order(values) is values
+    assert torch.equal(mixed.in_source_order(values[:2]), values[:2].flip(0))

@@ -99,16 +99,33 @@ def original_scores(model: NextItemRecommender, batch: Batch) -> Tensor:
 @pytest.mark.parametrize(
     ("block", "plain"), [("s3", s3_scores), ("original", original_scores)], ids=["s3", "original"]
 )
+@pytest.mark.parametrize(
+    "lengths",
+    [(1, 1, 2, 5, 12, 12, 7, 30, 3), (6,) * 9, (5, 6, 6, 7), (9,), (40,)],
+    ids=["mixed", "equal", "nearly equal", "one", "one, cut"],
+)
 def test_sasrec_is_its_published_padded_form(
-    block: str, plain: Callable[[NextItemRecommender, Batch], Tensor]
+    block: str, plain: Callable[[NextItemRecommender, Batch], Tensor], lengths: tuple[int, ...]
 ) -> None:
     model = sasrec(block)
     rng = np.random.default_rng(0)
-    rows = [rng.integers(1, N_ITEMS + 1, n).tolist() for n in (1, 1, 2, 5, 12, 12, 7, 30, 3)]
+    rows = [rng.integers(1, N_ITEMS + 1, n).tolist() for n in lengths]
     batch = batch_of_lists(rows, WINDOW)
     with torch.no_grad():
         found, expected = model.scores(batch)[:, 1:], plain(model, batch)[:, 1:]
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("positions", ["recency", "start", "none"])
+def test_the_company_of_a_history_changes_nothing(positions: str) -> None:
+    model = sasrec("s3", positions=positions)
+    rows = np.random.default_rng(1).integers(1, N_ITEMS + 1, (4, 6)).tolist()
+    with torch.no_grad():
+        even = model.query(batch_of_lists(rows, WINDOW))
+        mixed = model.query(batch_of_lists([*rows, rows[0] * 3], WINDOW))[:4]
+        alone = torch.cat([model.query(batch_of_lists([row], WINDOW)) for row in rows])
+    torch.testing.assert_close(even, mixed, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(even, alone, atol=1e-9, rtol=1e-9)
 
 
 def test_one_weight_scales_every_input_of_the_original_by_the_root_of_the_width() -> None:

@@ -80,6 +80,11 @@ def test_slots_count_from_the_end_of_each_row(lengths: np.ndarray, more: int) ->
     np.testing.assert_array_equal(slots, expected)
 
 
+def test_rows_are_even_where_all_have_one_length() -> None:
+    evens = [Packing(np.array(ns), CPU).even for ns in ([7], [3, 3, 3], [3, 4], [2, 4, 3])]
+    assert evens == [7, 3, None, None]
+
+
 @settings(max_examples=60, deadline=None)
 @given(lengths_of_rows)
 def test_no_window_is_empty_and_a_row_opens_one_only_where_the_last_is_full(

@@ -24,6 +24,8 @@ from nextup.data.negatives import NegativeSampler
 from nextup.data.sequences import Sequences
 from nextup.errors import InputError
 
+_EMPTY = "a history is empty; give at least one known item or ask for popular ones"
+
 TargetMode = Literal["every", "prefix", "last"]
 
 
@@ -133,18 +135,32 @@ def gather(
     """
     starts = np.maximum(starts, ends - max_length)
     lengths = ends - starts
-    if len(lengths) and (lengths[0] if len(lengths) == 1 else lengths.min()) < 1:
-        raise InputError("a history is empty; give at least one known item or ask for popular ones")
-    if len(lengths) == 1:  # a slice: answering one history spends its time on little things
-        order, tokens = np.zeros(1, dtype=np.int64), items[int(starts[0]) : int(ends[0])].long()
-    else:
-        order = np.argsort(lengths, kind="stable")
-        starts, lengths = starts[order], lengths[order]
-        offsets = np.cumsum(lengths) - lengths
-        index = np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
-        tokens = items[torch.from_numpy(index).to(items.device)].long()
+    if len(lengths) and lengths.min() < 1:
+        raise InputError(_EMPTY)
+    order = np.argsort(lengths, kind="stable")
+    starts, lengths = starts[order], lengths[order]
+    offsets = np.cumsum(lengths) - lengths
+    index = np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
+    tokens = items[torch.from_numpy(index).to(items.device)].long()
     owners = order if users is None else users[order]
     return Batch(tokens, lengths, order, torch.from_numpy(owners).to(items.device))
+
+
+def batch_of_one(
+    history: NDArray[np.integer], max_length: int, device: torch.device | str
+) -> Batch:
+    """Make the batch that `gather` would of one history, which needs none of its arithmetic.
+
+    Raises
+    ------
+    InputError
+        If the history is empty.
+    """
+    if len(history) == 0:
+        raise InputError(_EMPTY)
+    tokens = torch.from_numpy(history[-max_length:].astype(np.int64)).to(device)
+    first = np.zeros(1, dtype=np.int64)
+    return Batch(tokens, np.array([len(tokens)]), first, torch.from_numpy(first).to(device))
 
 
 def items_on(sequences: Sequences, device: torch.device | str) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextup.data.batches import gather
+from nextup.data.batches import batch_of_one
 from nextup.data.sequences import Sequences
 from nextup.evaluation.scoring import (
     Block,
@@ -226,13 +226,11 @@ def _for_one(
     device: torch.device | str,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Answer one history, where the machinery for many would take most of the time."""
-    read = torch.from_numpy(np.ascontiguousarray(history[0])).to(device)
-    span = np.zeros(1, dtype=np.int64), np.full(1, len(read))
+    batch = batch_of_one(history[0], model.config.max_length, device)
     # Up to a few million numbers, waiting for a second core costs more than it gives.
     threads = one_thread if catalogue.items.numel() < 1 << 22 else nullcontext()
     with answering(model), threads:
-        query = catalogue.queries(model, gather(read, *span, model.config.max_length))
-        found = torch.mm(query, catalogue.items)[0].cpu().numpy()
+        found = torch.mm(catalogue.queries(model, batch), catalogue.items).cpu().numpy()[0]
     found[left_out - 1] = -np.inf
     columns = top_k_of_row(found, k)
     items, scores = np.zeros((1, k), dtype=np.int64), np.full((1, k), -np.inf)

@@ -142,9 +142,21 @@ class SASRec(NextItemRecommender):
         if self.config.block == "original":
             x = x * math.sqrt(self.config.width)
         if self.positions is not None:
-            x = x + self.positions(self._places(packing, batch.ago))
+            x = self._placed(x, self.positions, packing, batch.ago)
         result: Tensor = self.embedding_drop(self.input_norm(x))
         return result
+
+    def _placed(
+        self, x: Tensor, positions: nn.Embedding, packing: Packing, ago: Tensor | None
+    ) -> Tensor:
+        """``[N, d]``: to each token the vector of its place added."""
+        length = packing.even
+        if length is None or ago is not None:
+            found: Tensor = positions(self._places(packing, ago))
+            return x + found
+        first = 0 if self.config.positions == "start" else self.config.max_length - length
+        slots = positions.weight[first : first + length]
+        return (x.view(-1, length, x.shape[1]) + slots).view(x.shape)
 
     def _places(self, packing: Packing, ago: Tensor | None) -> Tensor:
         if self.config.positions == "start":

@@ -44,7 +44,7 @@ def linear(layer: nn.Linear, x: Tensor) -> Tensor:
 def equal_rows(packing: Packing) -> EqualRows | None:
     """Return the rows as a matrix if gradients are not wanted and the rows are nearly equal."""
     lengths = packing.lengths
-    if torch.is_grad_enabled() or len(lengths) < 2:
+    if torch.is_grad_enabled() or packing.padding is not None or len(lengths) < 2:
         return None
     if len(lengths) * int(lengths.max()) > ROOM * packing.n_tokens:
         return None

@@ -60,7 +60,7 @@ def packed_attention(
         return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:
         return _last_attention(queries, keys_values, packing, heads, rate)
-    if rate == 0.0 and packing.padding is None and (rows := equal_rows(packing)) is not None:
+    if rate == 0.0 and (rows := equal_rows(packing)) is not None:
         return rows.attend(queries, keys_values, heads, causal)
     if queries.device.type == "cpu" or twins():
         mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]

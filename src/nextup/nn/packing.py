@@ -102,6 +102,12 @@ class Packing:
         return torch.from_numpy(array).to(self.device)
 
     @property
+    def even(self) -> int | None:
+        """The length of the rows where all have the same, else None."""
+        first = int(self.lengths[0])
+        return first if len(self.lengths) == 1 or bool((self.lengths == first).all()) else None
+
+    @property
     def row_of(self) -> Tensor:
         """``int64[N]``: the row of each token."""
         if self._row_of is None:
@@ -113,8 +119,6 @@ class Packing:
 
         The last item of every row has the last slot, so a slot means "how long ago".
         """
-        if len(self.lengths) == 1:
-            return torch.arange(max_length - self.n_tokens, max_length, device=self.device)
         return self._to(np.arange(self.n_tokens) + np.repeat(max_length - self.ends, self.lengths))
 
     def indices(self) -> Tensor:
