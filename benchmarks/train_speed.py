@@ -219,10 +219,17 @@ def main() -> None:
             whole = seconds * steps_per_epoch(train) / steps
             spans["plain"].append({"seconds": whole, "foreign": span.foreign_cores})
             for peer in others[loss] if turn < args.peer_rounds else ():
-                public = {"checkout": args.coserec, "repeats": 0} if peer == "coserec" else {}
                 read_by = data.sequences if peer == "coserec" else train
                 try:
-                    one = run_peer(peer, loss, read_by, args.threads, args.peer_batches, **public)
+                    one = run_peer(
+                        peer,
+                        loss,
+                        read_by,
+                        args.threads,
+                        args.peer_batches,
+                        repeats=0,
+                        checkout=args.coserec,
+                    )
                 except PeerError as error:
                     print(error)
                     continue

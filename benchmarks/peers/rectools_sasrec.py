@@ -97,7 +97,8 @@ def main() -> None:
     # RecTools trains with a copy of the trainer, so the callback that ran is to be found there.
     clock = next(c for c in model.fit_trainer.callbacks if isinstance(c, Clock))
     users = np.unique(table[Columns.User].to_numpy())
-    spans = []
+    spans: list[dict[str, Any]] = []
+    found: Any = ()
     for _ in range(args.repeats):
         with timed() as span:
             found = model.recommend(users, dataset, k=10, filter_viewed=True)

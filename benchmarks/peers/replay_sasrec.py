@@ -184,7 +184,8 @@ def main() -> None:
         )
         with timed() as fit:
             trainer.fit(module, datamodule=data)
-        spans = []
+        spans: list[dict[str, Any]] = []
+        users, items = [], torch.empty(0)
         for _ in range(args.repeats):
             with timed() as span:
                 predictor = lightning.Trainer(callbacks=[top], **quiet)

@@ -100,7 +100,7 @@ def run_peer(
     max_batches
         Batches per timed span, the first of which is the warm-up; None for whole epochs.
     epochs, repeats
-        How many training spans, and how many passes of answering all users.
+        How many training spans, and how many passes of answering all users (there may be none).
     ffn_dim
         Inner size of the feed-forward layers, where the package lets one choose (RePlay).
     timeout
