@@ -43,6 +43,7 @@ def test_fit_shows_validation_and_the_next_command(cli: Cli, made: Path) -> None
     found = cli("fit", made / "data/shop", "--model", "mc1", "--run", "r")
     assert found.code == 0
     assert "r: validation" in found.out and "NDCG" in found.out
+    assert "protocol: full ranking, seen items excluded, ties mean" in found.err
     assert "next: nextup evaluate r" in found.err
 
 
@@ -94,6 +95,37 @@ def test_evaluate_names_protocol_and_next_command(cli: Cli, made: Path) -> None:
     )
     assert sampled.code == 0, sampled.err
     assert "9 sampled negatives (seed 3)" in sampled.err and "expected HR" in sampled.out
+
+
+def test_evaluate_changes_only_what_is_named_of_the_protocol(cli: Cli, made: Path) -> None:
+    fit = ("fit", made / "data/shop", "--model", "pop", "--run", "r", "--seen", "included")
+    assert cli(*fit, "--ties", "low_id", "--cutoffs", "3,7").code == 0
+    found = cli("evaluate", "r", "--cutoffs", "10")
+    assert "protocol: full ranking, seen items included, ties low_id" in found.err
+    assert "@10" in found.out and "@7" not in found.out
+    assert "replaces" not in found.err
+    other = cli("evaluate", "r", "--seen", "excluded")
+    assert "protocol: full ranking, seen items excluded, ties low_id" in other.err
+    assert "@3" in other.out and "@7" in other.out
+    assert (
+        "replaces what was measured by another protocol: full ranking, seen items in" in other.err
+    )
+
+
+def test_negatives_without_sampled_candidates_are_refused(cli: Cli, made: Path) -> None:
+    run, sampled = made / "runs/pop", ("--candidates", "sampled")
+    for option in ("--negatives", "--negatives-seed"):
+        found = cli("evaluate", run, option, 5)
+        assert found.code == 2 and f"{option} speaks of sampled candidates" in found.err
+    assert (
+        cli("fit", made / "data/shop", "-m", "pop", "-r", "r", *sampled, "--negatives", 9).code == 0
+    )
+    assert "5 sampled negatives (seed 0)" in cli("evaluate", "r", "--negatives", 5).err
+
+
+def test_what_comes_next_is_possible(cli: Cli, made: Path) -> None:
+    found = cli("fit", made / "data/shop", "-m", "pop", "-r", "r", "--learn-from", "all")
+    assert "next: nextup recommend r ITEM ITEM" in found.err and "evaluate" not in found.err
 
 
 def test_compare_tests_runs_against_the_baseline(cli: Cli, made: Path) -> None:

@@ -113,6 +113,79 @@ def test_existing_paths(tmp_path: Path) -> None:
     first.save(tmp_path / "new" / "deeper")
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"format": "business card"}', "no JSON"])
+def test_a_folder_of_something_else_with_a_card_is_never_overwritten(
+    content: str, tmp_path: Path
+) -> None:
+    precious = tmp_path / "cards"
+    precious.mkdir()
+    (precious / "card.json").write_text(content)
+    with pytest.raises(InputError, match=r"is not a prepared dataset, so it is not overwritten"):
+        make([[3, 2]]).save(precious, overwrite=True)
+    assert (precious / "card.json").read_text() == content
+
+
+def test_a_link_to_a_dataset_is_not_overwritten(tmp_path: Path) -> None:
+    path = make([[1, 2, 3]]).save(tmp_path / "d")
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(InputError, match="is a link, which is not overwritten"):
+        make([[3, 2]]).save(tmp_path / "link", overwrite=True)
+    assert Dataset.load(tmp_path / "link").n_interactions == 3
+
+
+def test_what_a_killed_process_left_is_cleared_at_the_next_writing(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
+    stale = [
+        f".d.partial-{int(gone.stdout)}-abcd1234",  # its process is gone
+        f".d.partial-{os.getpid()}-abcd1234",  # of another process that had our number
+        ".d.partial-0a1b2c3d",  # as earlier versions named them
+        f".d.old-{int(gone.stdout)}-abcd1234",
+    ]
+    mine, other = folder_module.beside(tmp_path / "d", "partial"), tmp_path / ".e.partial-0a1b2c3d"
+    for path in (*(tmp_path / name for name in stale[:3]), mine, other):
+        path.mkdir()
+        (path / "items.npy").write_bytes(b"half")
+    # One was killed between setting the old dataset aside and putting the new one in its place.
+    make([[5, 5]]).save(tmp_path / "d").rename(tmp_path / stale[3])
+    with pytest.raises(InputError, match="exists already"):
+        make([[1, 2, 3]]).save(tmp_path / "d")
+    assert Dataset.load(tmp_path / "d").sequences[0].tolist() == [5, 5]
+    assert {each.name for each in tmp_path.iterdir()} == {"d", mine.name, other.name}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_killed_while_writing_it_can_be_written_again(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from nextup.data import folder, simulate\n"
+        "folder._write_document = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"simulate.simulate(30, 20).dataset.save({str(tmp_path / 'd')!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert [each.name.startswith(".d.partial-") for each in tmp_path.iterdir()] == [True]
+    make([[1, 2, 3]]).save(tmp_path / "d")
+    assert [each.name for each in tmp_path.iterdir()] == ["d"]
+
+
+def test_a_checksum_tells_histories_apart(tmp_path: Path) -> None:
+    one, other = make([[1, 2, 3], [4, 5]]), make([[1, 2], [3, 4, 5]])
+    assert one.checksum == make([[1, 2, 3], [4, 5]], text=True, timed=False).checksum
+    assert one.checksum != other.checksum != make([[2, 1], [3, 4, 5]]).checksum
+    again = Dataset.load(one.save(tmp_path / "d"))
+    assert again.card["checksum"] == again.checksum == one.checksum
+    card = json.loads((tmp_path / "d/card.json").read_text())
+    del card["checksum"]  # as earlier versions wrote it
+    (tmp_path / "d/card.json").write_text(json.dumps(card))
+    assert Dataset.load(tmp_path / "d").checksum == one.checksum
+    part = Dataset(again.sequences.without_last(1), again.catalog, again.users, None, again.card)
+    assert part.checksum == make([[1, 2], [4]]).checksum
+
+
+def test_one_log_read_with_and_without_times_is_two_datasets(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,time\n1,10,7\n1,11,6\n1,12,5\n")
+    assert read(log).checksum != read(log, time="none").checksum
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 3, 5])
 def test_full_disk(

@@ -109,7 +109,11 @@ def fit(
         )
     if found := made.metrics.get("valid"):
         show(metrics_table(found), f"{made.path}: validation")
-    next_command("evaluate", made.path)
+        note(f"protocol: {made.ranks('valid').protocol.describe()}")
+    if learn_from == "all":  # nothing is held out that could measure it
+        next_command("recommend", made.path, "ITEM", "ITEM")
+    else:
+        next_command("evaluate", made.path)
 
 
 @command(
@@ -137,16 +141,22 @@ def evaluate(
     The rank of each is kept in the run, for `nextup compare`. A protocol not named here is the one
     the run was fitted with.
     """
-    protocol = make_protocol(candidates, negatives, negatives_seed, seen, ties, cutoffs)
+    from nextup.train.run import Run
+
+    made = Run(run)
+    protocol = make_protocol(
+        candidates, negatives, negatives_seed, seen, ties, cutoffs, base=made.protocol
+    )
+    before = made.protocols.get(part)
     from nextup.train.assess import evaluate as assess
 
     with stoppable():
-        found = assess(run, dataset, part=part, protocol=protocol, device=device)
-    from nextup.train.run import Run
-
-    ranks = Run(run).ranks(part)
+        found = assess(made, dataset, part=part, protocol=protocol, device=device)
+    ranks = made.ranks(part)
     show(metrics_table(found), f"{run}: {part}, {len(ranks):,} cases")
     note(f"protocol: {ranks.protocol.describe()}")
+    if before is not None and not before.ranks_like(ranks.protocol):
+        note(f"this replaces what was measured by another protocol: {before.describe()}")
     next_command("recommend", run, "ITEM", "ITEM")
 
 
@@ -187,8 +197,22 @@ def make_protocol(
     seen: str | None,
     ties: str | None,
     cutoffs: str | None,
+    base: Protocol | None = None,
 ) -> Protocol | None:
-    """Return the protocol that the options name, None if they name nothing."""
+    """Return the protocol that the options name, None if they name nothing.
+
+    Parameters
+    ----------
+    candidates, negatives, negatives_seed, seen, ties, cutoffs
+        What was typed; None where nothing was.
+    base
+        The protocol that holds where nothing was typed; by default the usual one.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, or negatives are asked for where none are drawn.
+    """
     given: dict[str, Any] = {
         "candidates": candidates,
         "n_negatives": negatives,
@@ -203,7 +227,14 @@ def make_protocol(
     from nextup.evaluation.protocol import Protocol
     from nextup.models.base import make_config
 
-    return make_config(Protocol, given, "protocol")
+    made = make_config(Protocol, {**(base.model_dump() if base else {}), **given}, "protocol")
+    if made.candidates == "full" and (negatives is not None or negatives_seed is not None):
+        option = "--negatives" if negatives is not None else "--negatives-seed"
+        raise ConfigError(
+            f"protocol: {option} speaks of sampled candidates, but every item is one; "
+            "pass --candidates sampled too"
+        )
+    return made
 
 
 def metrics_table(found: dict[str, float]) -> Any:

@@ -9,6 +9,7 @@ what is used.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextup.data.catalog import Catalog
-from nextup.data.folder import read_array, read_document, write_folder
+from nextup.data.folder import check_free, clear_leftovers, read_array, read_document, write_folder
 from nextup.data.rawids import RawIds
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split, by_time, last_n, leave_one_out
@@ -52,6 +53,7 @@ class Dataset:
     users: RawIds
     times: NDArray[np.int64] | None = None
     card: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _checksum: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.users) != len(self.sequences):
@@ -82,6 +84,22 @@ class Dataset:
     def name(self) -> str:
         """What the dataset is called in tables."""
         return str(self.card.get("name", "unnamed"))
+
+    @property
+    def checksum(self) -> str:
+        """What the histories are, as one short text: two datasets of one checksum are the same.
+
+        Taken over the item numbers and the span of each user, once; a saved dataset has it in
+        its card.
+        """
+        if self._checksum is None:
+            offsets = np.concatenate(([0], np.cumsum(self.sequences.lengths)))
+            digest = hashlib.blake2b(digest_size=16)
+            digest.update(np.ascontiguousarray(self.sequences.flat(), dtype="<i4").data)
+            digest.update(np.ascontiguousarray(offsets, dtype="<i8").data)
+            object.__setattr__(self, "_checksum", digest.hexdigest())
+        assert self._checksum is not None
+        return self._checksum
 
     def __repr__(self) -> str:
         return (
@@ -152,7 +170,7 @@ class Dataset:
             "items": self.n_items,
             "interactions": self.n_interactions,
         }
-        card = {**self.card, "format": FORMAT, "version": VERSION}
+        card = {**self.card, "format": FORMAT, "version": VERSION, "checksum": self.checksum}
         card["counts"] = {**card.get("counts", {}), **counts}
         card["arrays"] = sorted(arrays)
         documents = {"catalog": catalog, "card": card}
@@ -193,7 +211,22 @@ class Dataset:
                 f"{folder / 'items.npy'}: holds item numbers outside 1..{len(catalog)}; the file "
                 "is damaged: prepare the dataset again"
             )
-        return cls(Sequences(items, offsets[:-1], offsets[1:]), catalog, users, times, card)
+        found = cls(Sequences(items, offsets[:-1], offsets[1:]), catalog, users, times, card)
+        if isinstance(noted := card.get("checksum"), str):  # older datasets have none
+            object.__setattr__(found, "_checksum", noted)
+        return found
+
+
+def check_place(path: str | Path, overwrite: bool = False) -> None:
+    """Check, before any work, that `Dataset.save` may write to a path.
+
+    Raises
+    ------
+    InputError
+        If something stands there that is not to be, or may not be, replaced.
+    """
+    clear_leftovers(Path(path))
+    check_free(Path(path), overwrite, _may_replace)
 
 
 def _id_arrays(kind: str, ids: RawIds) -> dict[str, NDArray]:
@@ -248,7 +281,11 @@ def _read_card(folder: Path) -> dict[str, Any]:
 
 
 def _may_replace(folder: Path) -> bool:
-    return not folder.is_symlink() and (folder / "card.json").is_file()
+    """Whether a folder is a dataset that nextup wrote; other people have files `card.json` too."""
+    try:
+        return read_document(folder / "card.json").get("format") == FORMAT
+    except InputError:
+        return False
 
 
 def _check(path: Path, found: int, expected: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import secrets
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 
 from nextup.errors import InputError
 
+_MADE: set[str] = set()
+"""The hidden folders that this very process made."""
+
 
 def write_folder(
     path: Path,
@@ -27,7 +31,19 @@ def write_folder(
     """Write ``NAME.npy`` and ``NAME.json`` files into a new folder that appears all at once.
 
     The files go to a hidden folder beside `path` that is renamed at the end; an old folder is
-    removed only when the new one stands complete.
+    removed only when the new one stands complete. What a process that was killed had half
+    written there is removed first.
+
+    Parameters
+    ----------
+    path
+        The folder to make; parents that are missing are made too.
+    arrays, documents
+        What each ``NAME.npy`` and each ``NAME.json`` holds.
+    overwrite
+        Whether a folder that stands there is replaced.
+    may_replace
+        Whether this very folder may be: whether it is one that was written by this function.
 
     Raises
     ------
@@ -36,18 +52,9 @@ def write_folder(
         fails (a full disk, no permission); nothing is left behind then.
     """
     path = Path(path)
-    if path.is_symlink() or path.exists():
-        if not overwrite:
-            raise InputError(
-                f"{path}: exists already; choose another path or pass --overwrite (overwrite=True)"
-            )
-        if not may_replace(path):
-            raise InputError(
-                f"{path}: exists and is not a prepared dataset, so it is not overwritten; "
-                "choose another path or remove it yourself"
-            )
-    mark = secrets.token_hex(4)
-    partial = path.parent / f".{path.name}.partial-{mark}"
+    clear_leftovers(path)
+    check_free(path, overwrite, may_replace)
+    partial = beside(path, "partial")
     made = [parent for parent in path.parents if not parent.exists()]
     try:
         partial.mkdir(parents=True)
@@ -56,7 +63,7 @@ def write_folder(
         for name, document in documents.items():
             _write_document(partial / f"{name}.json", document)
         _sync(partial)
-        _put_in_place(partial, path, mark)
+        _put_in_place(partial, path)
     except OSError as error:
         _remove(partial, made)
         reason = error.strerror or str(error)
@@ -67,6 +74,70 @@ def write_folder(
     except BaseException:
         _remove(partial, made)
         raise
+
+
+def check_free(path: Path, overwrite: bool, may_replace: Callable[[Path], bool]) -> None:
+    """Raise `InputError` unless a folder can be made at `path`; see `write_folder`."""
+    if not (path.is_symlink() or path.exists()):
+        return
+    if not overwrite:
+        raise InputError(
+            f"{path}: exists already; choose another path or pass --overwrite (overwrite=True)"
+        )
+    if path.is_symlink():
+        raise InputError(
+            f"{path}: is a link, which is not overwritten; name the folder it leads to, or "
+            "remove the link yourself"
+        )
+    if not may_replace(path):
+        raise InputError(
+            f"{path}: exists and is not a prepared dataset, so it is not overwritten; "
+            "choose another path or remove it yourself"
+        )
+
+
+def beside(path: Path, what: str) -> Path:
+    """Return a hidden path beside another: ``.NAME.WHAT-PROCESS-RANDOM``."""
+    hidden = path.parent / f".{path.name}.{what}-{os.getpid()}-{secrets.token_hex(4)}"
+    _MADE.add(hidden.name)
+    return hidden
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left beside `path`; put back what they set aside.
+
+    A process that was killed while it replaced a folder leaves the old one under a hidden name.
+    """
+    hidden = f".{glob.escape(path.name)}."
+    with contextlib.suppress(OSError):
+        for left in list(path.parent.glob(f"{hidden}partial-*")):
+            if left.is_dir() and not left.is_symlink() and not _at_work(left):
+                shutil.rmtree(left, ignore_errors=True)
+        for left in list(path.parent.glob(f"{hidden}old-*")):
+            if not left.is_dir() or left.is_symlink() or _at_work(left):
+                continue
+            if path.is_symlink() or path.exists():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.rename(path)
+
+
+def _at_work(hidden: Path) -> bool:
+    """Whether the process that made a hidden folder still runs (so far as can be told)."""
+    process = hidden.name.rpartition(".")[2].split("-")[1]
+    if not process.isdecimal():
+        return False
+    if int(process) == os.getpid():  # numbers come again, in containers even at once
+        return hidden.name in _MADE
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read_array(path: Path, dtype: type[np.generic]) -> NDArray:
@@ -123,9 +194,15 @@ def _write_array(path: Path, array: NDArray) -> None:
 
 
 def _write_document(path: Path, document: Any) -> None:
+    try:
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.name}: holds what JSON cannot ({error}); give titles and attributes as text, "
+            "finite numbers, lists and dictionaries"
+        ) from error
     with path.open("w", encoding="utf-8", errors="surrogatepass") as file:
-        json.dump(document, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -137,11 +214,11 @@ def _remove(partial: Path, made: list[Path]) -> None:
             parent.rmdir()
 
 
-def _put_in_place(partial: Path, path: Path, mark: str) -> None:
+def _put_in_place(partial: Path, path: Path) -> None:
     if not path.exists():
         partial.rename(path)
     else:
-        old = path.parent / f".{path.name}.old-{mark}"
+        old = beside(path, "old")
         path.rename(old)
         try:
             partial.rename(path)

@@ -105,7 +105,7 @@ def evaluate(
         dataset = where
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     check_same_dataset(run, data)
-    protocol = protocol or Protocol(**config["protocol"])
+    protocol = protocol or run.protocol
     fabric = make_fabric(device, "32")
     model, _, popularity, _ = load_model(run.recommender_folder)
     model = model.to(fabric.device)
@@ -145,10 +145,16 @@ def check_same_dataset(run: Run, data: Dataset) -> None:
             f"{run.path}: was fitted on a dataset with {key} {noted.get(key)}, this one has "
             f"{here[key]}; evaluate on the dataset the run was fitted on"
         )
+    # Runs of earlier versions have no checksum: they are compared on what they have.
+    if noted.get("checksum", data.checksum) != data.checksum:
+        raise RunError(
+            f"{run.path}: was fitted on a dataset of the same size but with other histories (or "
+            "the same in another order); evaluate on the dataset the run was fitted on"
+        )
 
 
 def dataset_marks(data: Dataset) -> dict[str, int | str | None]:
-    """Return by what a run knows its dataset again."""
+    """Return the sizes by which a run knows its dataset again; there is also its checksum."""
     return {
         "users": data.n_users,
         "items": data.n_items,

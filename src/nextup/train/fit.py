@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from nextup.data.dataset import Dataset
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
-from nextup.errors import ConfigError, RunError
+from nextup.errors import ConfigError
 from nextup.evaluation.metrics import metrics, parse_metric
 from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender, item_counts, model_class
 from nextup.models.store import save_model
-from nextup.train.assess import check_same_dataset, dataset_marks, rank_everywhere
+from nextup.train.assess import dataset_marks, rank_everywhere
 from nextup.train.config import TrainConfig
 from nextup.train.device import make_fabric
 from nextup.train.loop import Job, Loop
+from nextup.train.place import check_place, place_of
 from nextup.train.recipe import resolve
-from nextup.train.run import Run, write_whole
+from nextup.train.run import FORMAT, Run
 
 LearnFrom = Literal["train", "train+valid", "all"]
+HIGHEST_SEED = 2**63 - 1
 
 
 def fit(
@@ -65,7 +68,7 @@ def fit(
     protocol
         How validation ranks; by default the full catalogue without seen items.
     seed
-        With the epoch and the step it decides everything random.
+        With the epoch and the step it decides everything random; 0 to 2**63 - 1.
     device, precision
         ``"auto"``, ``"cpu"`` or ``"cuda"``; ``"auto"``, ``"32"`` or ``"bf16"``.
     learn_from
@@ -74,7 +77,7 @@ def fit(
     resume
         Go on with a run that was interrupted; it ends with the same numbers.
     overwrite
-        Replace a run that stands there already.
+        Replace a run that stands there already, once the new one has begun to learn.
     progress
         Whether to show bars and lines on standard error.
 
@@ -95,6 +98,7 @@ def fit(
     model_config, train_config = resolve(model, recipe, settings)
     if learn_from not in ("train", "train+valid", "all"):
         raise ConfigError(f"learn_from: `{learn_from}` is not one of train, train+valid, all")
+    seed = _checked_seed(seed)
     protocol = protocol or Protocol()
     if model_class(model).learns_by == "gradient":
         train_config = _with_metric(train_config, protocol)
@@ -106,6 +110,7 @@ def fit(
         run = Path("runs") / re.sub(r"[^\w.+-]+", "-", f"{label}-seed{seed}")
     where = None if isinstance(dataset, Dataset) else str(Path(dataset).resolve())
     asked = {
+        "format": FORMAT,
         "model": model,
         "recipe": recipe,
         "model_config": model_config.model_dump(mode="json"),
@@ -115,37 +120,54 @@ def fit(
         "protocol": protocol.model_dump(mode="json"),
         "seed": seed,
         "learn_from": learn_from,
-        "dataset": {"name": data.name, "path": where, **dataset_marks(data)},
+        "dataset": {
+            "name": data.name,
+            "path": where,
+            **dataset_marks(data),
+            "checksum": data.checksum,
+        },
     }
     fabric = make_fabric(device, precision)
     target = Run(run)
     if fabric.is_global_zero:
-        _prepare_folder(target, asked, data, resume, overwrite)
+        check_place(target, asked, data, resume, overwrite)
+        if resume and progress and not target.begun:
+            print(f"{target.path}: there is nothing to resume; starting anew", file=sys.stderr)
     fabric.barrier()
     if resume and target.finished:
         return target
     torch.manual_seed(seed)
     recommender = model_class(model)(model_config, data.n_items).to(fabric.device)
     validates = learn_from == "train" and len(parts.valid) > 0
-    if recommender.learns_by == "counting":
-        recommender.count(learnt)
-        facts: dict[str, Any] = {}
-    else:
-        job = Job(
-            fabric,
-            recommender,
-            train_config,
-            parts,
-            learnt,
-            protocol,
-            seed,
-            validates,
-            target.path,
-            progress,
-        )
-        facts = Loop(job).run()
-    _finish(fabric, target, recommender, data, parts, learnt, validates, protocol, facts)
+    facts: dict[str, Any] = {}
+    with place_of(target, asked, resume) if fabric.is_global_zero else nullcontext():
+        fabric.barrier()
+        if recommender.learns_by == "counting":
+            recommender.count(learnt)
+        else:
+            job = Job(
+                fabric,
+                recommender,
+                train_config,
+                parts,
+                learnt,
+                protocol,
+                seed,
+                validates,
+                target.path,
+                progress,
+            )
+            facts = Loop(job).run()
+        _finish(fabric, target, recommender, data, parts, learnt, validates, protocol, facts)
     return target
+
+
+def _checked_seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise ConfigError(f"seed: {seed!r} is no whole number")
+    if not 0 <= seed <= HIGHEST_SEED:
+        raise ConfigError(f"seed: {seed} is out of range; choose one from 0 to {HIGHEST_SEED}")
+    return int(seed)
 
 
 def _learnt(parts: Split, learn_from: str) -> Sequences:
@@ -164,55 +186,6 @@ def _with_metric(config: TrainConfig, protocol: Protocol) -> TrainConfig:
         )
     name = kind if cutoff is None else f"{kind}@{cutoff}"
     return config.model_copy(update={"metric": name})
-
-
-def _prepare_folder(
-    run: Run, asked: dict[str, Any], data: Dataset, resume: bool, overwrite: bool
-) -> None:
-    """Make the folder, or check that what stands there can be gone on with."""
-    noted = run.path / "config.json"
-    if resume and noted.is_file():
-        check_same_dataset(run, data)
-        before = run.config
-        for key, value in asked.items():
-            if key != "dataset" and before.get(key) != value:
-                raise RunError(
-                    f"{run.path}: was started with another {key} "
-                    f"({_difference(before.get(key), value)}); resume with the same settings, "
-                    "or start again with --overwrite"
-                )
-        run.clear_leftovers()
-        return
-    if _holds_something(run.path):
-        if not overwrite and not resume:
-            hint = "" if run.finished else "--resume to go on, "
-            raise RunError(
-                f"{run.path}: exists already; use {hint}--overwrite to replace it, or another name"
-            )
-        if not noted.is_file():
-            raise RunError(f"{run.path}: exists and is not a run; choose another folder")
-        shutil.rmtree(run.path)
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{run.path}: cannot be made ({error.strerror})") from None
-    run.clear_leftovers()
-    write_whole(noted, json.dumps(asked, indent=1) + "\n")
-
-
-def _holds_something(path: Path) -> bool:
-    """Whether there is more than what a process killed at its very start leaves behind."""
-    if not path.is_dir():
-        return path.exists() or path.is_symlink()
-    return any(not entry.name.startswith(".config.json.partial-") for entry in path.iterdir())
-
-
-def _difference(before: Any, now: Any) -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in now:
-            if before.get(key) != now[key]:
-                return f"{key}: {before.get(key)!r} then, {now[key]!r} now"
-    return f"{before!r} then, {now!r} now"
 
 
 def _finish(
