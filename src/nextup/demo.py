@@ -18,6 +18,7 @@ from nextup.data.dataset import Dataset
 from nextup.data.prepare import read
 from nextup.data.shop import Shop
 from nextup.data.simulate import simulate
+from nextup.errors import ConfigError, InputError
 from nextup.evaluation.compare import Row, compare
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks, rank_cases
@@ -28,6 +29,8 @@ from nextup.train.fit import fit
 
 MODELS = ("pop", "mc1", "sasrec")
 ORACLE = "best possible"
+MARK, OWN = "demo.json", '{"format": "nextup-demo"}'
+"""The file by which a demo knows its folder again, and what it holds."""
 EXAMPLE = ("two-person tent", "gas stove", "camp lantern")
 _BUDGET = 1.5e10  # targets times items, over all epochs: about two minutes on two cores
 
@@ -52,7 +55,8 @@ def run_demo(
     data, titles
         A log and the titles of its items; by default a shop is simulated.
     out
-        Where the dataset and the runs are kept; an earlier demo there is replaced.
+        Where everything is kept: a new or empty folder, or that of an earlier demo, which is
+        replaced.
     seed
         Decides everything random.
     n_users, n_items
@@ -64,7 +68,17 @@ def run_demo(
     Returns
     -------
     The test ranks by model; with a simulated shop also those of the best possible ranking.
+
+    Raises
+    ------
+    ConfigError
+        If titles are given without a log.
+    InputError
+        If the folder holds something else, or the log cannot be used.
     """
+    if titles is not None and data is None:
+        raise ConfigError("demo: titles belong to a log of your own; name it with --data")
+    _own(out)
     began = time.monotonic()
     shop = None if data else simulate(n_users, n_items, seed=seed)
     if shop is not None:
@@ -105,6 +119,23 @@ def run_demo(
     if data is None:
         say(f"or with a log of your own: {command_line('demo', '--data')} LOG --titles ITEMS")
     return ranks
+
+
+def _own(out: Path) -> None:
+    """Mark a folder as the demo's; refuse one that holds anything else."""
+    mark = out / MARK
+    own = mark.is_file() and OWN in mark.read_text(encoding="utf-8", errors="ignore")
+    if out.is_dir() and any(out.iterdir()) and not own:
+        raise InputError(
+            f"{out}: is not empty, and no demo made it, so nothing is written there; choose "
+            "another folder with --out"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        mark.write_text(OWN + "\n", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror
+        raise InputError(f"{out}: cannot be made ({reason}); choose another --out") from None
 
 
 def settings_for(dataset: Dataset) -> dict[str, Any]:

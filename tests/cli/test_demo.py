@@ -48,12 +48,21 @@ def test_on_a_log_from_the_command_line(cli: Cli, made: Path) -> None:
     assert "after two-person tent; gas stove; camp lantern" in found.out
 
 
-def test_the_demo_never_replaces_what_is_not_its_own(cli: Cli) -> None:
-    Path("demo/dataset").mkdir(parents=True)
-    Path("demo/dataset/mine.txt").write_text("precious")
+@pytest.mark.parametrize("name", ["log.csv", "titles.csv", "dataset/mine.txt"])
+def test_the_demo_never_replaces_what_is_not_its_own(cli: Cli, name: str) -> None:
+    mine = Path("demo", name)
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
     found = cli("demo")
-    assert found.code == 2 and "dataset" in found.err
-    assert Path("demo/dataset/mine.txt").read_text() == "precious"
+    assert found.code == 2 and "demo: is not empty, and no demo made it" in found.err
+    assert [path for path in Path("demo").rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "precious"
+
+
+def test_titles_without_a_log_are_refused(cli: Cli, made: Path) -> None:
+    found = cli("demo", "--titles", made / "titles.csv")
+    assert found.code == 2 and "name it with --data" in found.err
+    assert not list(Path.cwd().iterdir())
 
 
 def test_settings_suit_the_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from pathlib import Path
 
 import polars as pl
@@ -31,7 +32,11 @@ TABLES: dict[str, tuple[str | bytes, dict, list[str]]] = {
     "unguessable column": ("a,b\nx,y\n", {}, ["which column is the user", "--user", "`a`, `b`"]),
     "one column for two": (GOOD, {"user": "item", "item": "item"}, ["two roles"]),
     "missing rating": (GOOD, {"min_rating": 3}, ["column is the rating", "--rating"]),
-    "wrong delimiter": (GOOD, {"delimiter": ";"}, ["line 1", "looks like `,`", "--delimiter"]),
+    "wrong delimiter": (
+        GOOD,
+        {"delimiter": ";"},
+        ["line 1", "`;` does not part this line", "looks like `,`", "--delimiter"],
+    ),
     "impossible delimiter": (GOOD, {"delimiter": "abc"}, ["delimiter `abc`"]),
     "delimiter changes": (GOOD + "2;11;103\n", {}, ["line 5", "1 fields where 3", "delimiter"]),
     "too many fields": (GOOD + "2,11,103,9\n", {}, ["line 5", "4 fields where 3 are expected"]),
@@ -49,7 +54,8 @@ TABLES: dict[str, tuple[str | bytes, dict, list[str]]] = {
     "negative item": (GOOD + "2,-11,103\n", {}, ["line 5", "negative item id", "-11"]),
     "negative user": (GOOD + "-2,11,103\n", {}, ["line 5", "negative user id", "-2"]),
     "absent item": (GOOD + "2,,103\n", {}, ["line 5", "absent item id"]),
-    "absent user": (GOOD + "nan,11,103\n", {}, ["line 5", "absent user id"]),
+    "absent user": (GOOD + "nan,11,103\n", {}, ["line 5", "absent user id", "holds `nan`"]),
+    "empty user": (GOOD + ",11,103\n", {}, ["line 5", "absent user id", "the field is empty"]),
     "mixed types": (
         GOOD + "3,12,1\n3,x,1\n",
         {},
@@ -67,10 +73,14 @@ TABLES: dict[str, tuple[str | bytes, dict, list[str]]] = {
     "unknown encoding": (GOOD, {"encoding": "utf-9"}, ["encoding `utf-9` is unknown"]),
     "UTF-16": (GOOD.encode("utf-16"), {}, ["UTF-16", "--encoding utf-16"]),
     "binary": (bytes(range(256)) * 20, {}, ["binary"]),
+    "random": (random.Random(0).randbytes(4096), {}, ["is binary, not a text table"]),
+    "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", {}, ["is a PNG picture, not a text table"]),
+    "JPEG": (b"\xff\xd8\xff\xe0JFIF", {}, ["is a JPEG picture, not a text table"]),
     "zero byte": (GOOD.encode() + b"1,1\x002,7\n", {}, ["line 5", "zero byte"]),
     "ZIP": (b"PK\x03\x04rest", {}, ["ZIP archive"]),
     "Parquet by another name": (b"PAR1restPAR1", {}, ["Parquet", "--format parquet"]),
     "unknown format": (GOOD, {"format": "csvv"}, ["format `csvv`", "did you mean `csv`"]),
+    "threshold of text": (GOOD, {"min_rating": "3"}, ["min-rating is '3'", "must be a number"]),
     "window without times": ("user,item\n1,2\n", {"since": 5}, ["since needs times", "--time"]),
 }
 
@@ -83,7 +93,10 @@ def test_tables(what: str, tmp_path: Path) -> None:
     message = refusal(path, **settings)
     for part in parts:
         assert part in message, message
-    about_the_call = ("impossible delimiter", "unknown encoding", "unknown format")
+    about_the_call = (
+        *("impossible delimiter", "unknown encoding", "unknown format"),
+        "threshold of text",
+    )
     assert "log.csv" in message or what in about_the_call
     assert [each.name for each in tmp_path.iterdir()] == ["log.csv"]
 
@@ -255,7 +268,28 @@ def test_halves_of_characters(tmp_path: Path) -> None:
     assert "line 2: malformed text" in refusal(path)
     side.write_text('{"b": "half \\ud83d"}')
     dataset = read(path, items=side, skip_bad_rows=True)
-    assert Dataset.load(dataset.save(tmp_path / "d")).catalog.titles == ["half \ud83d"]
+    assert Dataset.load(dataset.save(tmp_path / "d")).catalog.titles == ["half \ufffd"]
+
+
+@pytest.mark.parametrize("name", ["log", "log.txt", "log.dat", "log.csv", "log.jsonl"])
+@pytest.mark.parametrize("content", [" ", "\n\n  \n", "\t\n"])
+def test_blank_files_are_called_empty_whatever_their_name(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert f"{name}: is empty; give a file with at least" in refusal(tmp_path / name)
+
+
+def test_a_header_parted_by_spaces_is_no_user_with_items(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("user item rating time\n1 10 5 100\n1 11 4 90\n2 10 3 102\n")
+    said: list[str] = []
+    dataset = read(path, say=said.append)
+    assert dataset.n_users == 2 and dataset.catalog.ids.tolist() == [10, 11]
+    assert dataset.sequences[0].tolist() == [2, 1]
+    assert any("user = `user`, item = `item`, time = `time`" in line for line in said)
+    path.write_text("1 10 5 100\n2 11 4 90\n")
+    assert read(path).n_interactions == 6  # without names it is S3-Rec text, as before
 
 
 def test_times_with_fractions_are_windowed_in_their_own_unit(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from shelf import N_ITEMS, catalog, fitted, histories, popularity
 
 import nextup.models.store as store
 from nextup.data.batches import gather
+from nextup.data.catalog import Catalog
 from nextup.errors import RunError
 from nextup.models.base import available_models
 from nextup.models.store import load_model, save_model
@@ -63,6 +64,25 @@ def test_saving_again_replaces_but_only_a_recommender(folder: Path, tmp_path: Pa
     with pytest.raises(RunError, match="is not a recommender"):
         save_model(fitted("pop"), other, catalog(), popularity())
     assert (other / "chapter.txt").read_text() == "years of work"
+
+
+def test_a_folder_of_something_else_with_a_card_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "recommender.json").write_text('{"cook": "book"}')
+    with pytest.raises(RunError, match="is not a recommender"):
+        save_model(fitted("pop"), tmp_path, catalog(), popularity())
+    assert [path.name for path in tmp_path.iterdir()] == ["recommender.json"]
+
+
+def test_halves_of_characters_in_a_title_are_kept(tmp_path: Path) -> None:
+    half = Catalog(catalog().ids, ["half \ud83d", *(catalog().titles or [])[1:]])
+    save_model(fitted("pop"), tmp_path / "m", half, popularity())
+    assert load_model(tmp_path / "m")[1].titles == half.titles
+
+
+def test_what_json_cannot_hold_is_no_matter_of_the_disk(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds what JSON cannot"):
+        save_model(fitted("pop"), tmp_path / "m", catalog(), popularity(), {"score": np.nan})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failing_write_leaves_the_old_one_and_nothing_else(

@@ -72,7 +72,7 @@ class IdColumn:
     def _wrongs(self, absent: Mask, negative: Mask, show: Callable[[int], str]) -> list[Wrong]:
         wrongs = []
         if absent.any():
-            wrongs.append(Wrong(f"absent {self.role} id", absent, lambda row: "the field is empty"))
+            wrongs.append(Wrong(f"absent {self.role} id", absent, lambda row: _absence(show(row))))
         if negative.any():
             wrongs.append(Wrong(f"negative {self.role} id", negative, show))
         return wrongs
@@ -102,6 +102,10 @@ class IdColumn:
         if len(odd) - n_odd >= 3 and n_odd <= max(1, len(odd) // 100):
             self.stray = str(distinct[int(np.argmax(odd))])
             self.strays = odd[codes]
+
+
+def _absence(text: str) -> str:
+    return f"the field holds `{text}`" if text in ABSENT[1:] else "the field is empty"
 
 
 def number_integers(values: Integers, as_read: bool) -> tuple[Codes, RawIds]:

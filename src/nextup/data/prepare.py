@@ -154,8 +154,11 @@ def _check_settings(
     for setting, value in (("min-user", min_user), ("min-item", min_item)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
             raise InputError(f"{setting} is {value!r}; it must be a whole number, 0 or more")
-    if min_rating is not None and not np.isfinite(min_rating):
-        raise InputError(f"min-rating is {min_rating}; it must be a number")
+    if min_rating is None:
+        return
+    number = isinstance(min_rating, (int, float, np.integer, np.floating))
+    if isinstance(min_rating, bool) or not number or not np.isfinite(min_rating):
+        raise InputError(f"min-rating is {min_rating!r}; it must be a number, such as 4 or 3.5")
 
 
 def _filter_rows(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextup.data.collect import Chunk, Collector, Log
-from nextup.data.columns import ColumnName, Say, guess_delimiter, map_columns
+from nextup.data.columns import ColumnName, Say, guess_delimiter, has_header, map_columns
 from nextup.data.frames import (
     frame_columns,
     frame_kind,
@@ -142,14 +142,16 @@ def guess_format(path: Path, reading: Reading, say: Say) -> str:
             return "parquet"
         break
     first = next(blocks(path, reading.encoding, size=1 << 16))
-    guess = _format_of_text(first, reading.delimiter)
+    guess = _format_of_text(first, reading.delimiter, str(path))
     say(f"{path}: read as {FORMATS[guess]}")
     return guess
 
 
-def _format_of_text(block: Block, delimiter: str | None) -> str:
+def _format_of_text(block: Block, delimiter: str | None, where: str) -> str:
     text = block.text[: 1 << 20].decode(errors="ignore")
-    lines = [line for line in text.split("\n")[:200] if line.strip()]
+    lines = [line for line in text.lstrip().split("\n")[:200] if line.strip()]
+    if not lines:
+        raise InputError(f"{where}: is empty; give a file with at least one interaction")
     if lines[0].lstrip()[:1] in ("{", "["):
         try:
             row = json.loads(lines[0])
@@ -165,7 +167,10 @@ def _format_of_text(block: Block, delimiter: str | None) -> str:
         return "gaps"
     if guess_delimiter(lines[:20], ",") not in ("", " "):
         return "tsv" if guess_delimiter(lines[:20], "\t") == "\t" else "csv"
-    return "pairs" if all(len(line.split()) == 2 for line in lines) else "s3rec"
+    if all(len(line.split()) == 2 for line in lines):
+        return "pairs"
+    # Names of columns in the first line: a table parted by spaces, not users and their items.
+    return "csv" if has_header(lines[0].split(), known_only=True) else "s3rec"
 
 
 def _wanted(reading: Reading) -> dict[str, ColumnName | None]:

@@ -10,6 +10,7 @@ from typing import Any
 from nextup.data.catalog import Catalog
 from nextup.data.columns import ColumnName, Say, map_columns, plain_name
 from nextup.data.frames import frame_columns, frame_kind, open_parquet, parquet_frame
+from nextup.data.plain import plain
 from nextup.data.rawids import RawIds
 from nextup.data.source import Block, Fingerprint, blocks, check_file, plain_suffix
 from nextup.data.tables import find_layout, rows_of
@@ -101,7 +102,7 @@ def build_catalog(
     }
     titles = joined.pop(chosen, None) if chosen else None
     if titles is not None:
-        titles = [None if value in (None, "") else str(value) for value in titles]
+        titles = [_title(value) for value in titles]
     else:
         say(f"{where}: no column of titles; name it with --title")
     for name, values in joined.items():
@@ -251,13 +252,14 @@ def _from_frame(
     return ["" if v is None else v for v in keys], lists, mapping.names.get("title")
 
 
+def _title(value: Any) -> str | None:
+    made = plain(value)
+    return None if made in (None, "") else str(made)
+
+
 def _part_lists(name: str, values: list[Any]) -> list[Any]:
     """Part texts such as ``"Comedy|Drama"`` where a column is known to hold lists."""
-    plain = [v if isinstance(v, (str, int, float, bool, list, dict)) else _text(v) for v in values]
+    made = [plain(value) for value in values]
     if plain_name(name) not in LISTS:
-        return plain
-    return [v.split("|") if isinstance(v, str) else v for v in plain]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+        return made
+    return [v.split("|") if isinstance(v, str) else v for v in made]

@@ -22,6 +22,15 @@ OTHER_FORMATS = {
     b"PAR1": "a Parquet file (pass --format parquet)",
     b"\x93NUMPY": "a numpy array",
     b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF87a": "a GIF picture",
+    b"GIF89a": "a GIF picture",
+    b"SQLite format 3\0": "an SQLite database (export the table first)",
+    b"\x89HDF": "an HDF5 file (export the table first)",
+    b"\xd0\xcf\x11\xe0": "an old Office document (export the table as CSV)",
+    b"Obj\x01": "an Avro file (convert it to Parquet)",
+    b"\x7fELF": "a program",
 }
 
 
@@ -263,7 +272,7 @@ def _refuse_binary(path: Path, piece: bytes, encoding: str) -> None:
         raise InputError(f"{path}: is UTF-16 text; pass --encoding utf-16")
     start = piece[:4096]
     odd = sum(byte < 9 or 13 < byte < 27 for byte in start)
-    if odd > len(start) // 10:
+    if odd > max(1, len(start) // 33):  # of random bytes it is one in twelve
         raise InputError(
             f"{path}: is binary, not a text table; give a CSV, TSV, JSON lines, Parquet or "
             "S3-Rec text file"

@@ -96,13 +96,13 @@ def find_layout(
             say(f"{where}: delimiter guessed: {show(parted)}")
     if not parted or parted not in lines[0]:
         other = guess_delimiter(lines[:20], ",")
-        named = f"delimiter {show(parted)}" if parted else "no delimiter"
+        fails = f"delimiter {show(parted)} does not part" if parted else "no delimiter parts"
         hint = (
             f"it looks like {show(other)}: pass --delimiter {show(other)}"
             if other
             else "name the right one with --delimiter"
         )
-        raise InputError(f"{where}: line 1: {named} parts this line into columns; {hint}")
+        raise InputError(f"{where}: line 1: {fails} this line into columns; {hint}")
     first = [field.strip() for field in fields_of(lines[0], parted)]
     header_here = _header_is_there(where, first, header, parted, wanted, say)
     columns = first if header_here else [str(n) for n in range(1, len(first) + 1)]

@@ -79,6 +79,8 @@ def json_columns(block: Block, where: str) -> list[str]:
     """
     keys: dict[str, None] = {}
     texts = [line for line in block.text[:1_000_000].split(b"\n") if line.strip()]
+    if not block.text.strip():
+        raise InputError(f"{where}: is empty; give a file with at least one interaction")
     for at, text in enumerate(texts[:20]):
         try:
             row = json.loads(text)

@@ -63,7 +63,7 @@ def save_model(
             f"{folder}: the model knows {model.n_items} items, the catalogue {len(catalog)} and "
             f"the popularity {len(popularity) - 1}; save a model with the dataset it was fitted on"
         )
-    if (folder.exists() or folder.is_symlink()) and not (folder / CARD).is_file():
+    if (folder.exists() or folder.is_symlink()) and not _is_recommender(folder):
         raise RunError(f"{folder}: exists and is not a recommender; choose another folder")
     state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
     partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
@@ -85,6 +85,12 @@ def save_model(
         }
         _write_json(partial / CARD, card)
         _put_in_place(partial, folder)
+    except (TypeError, ValueError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise RunError(
+            f"{folder}: the recommender holds what JSON cannot ({error}); give titles, attributes "
+            "and `about` as text, finite numbers, lists and dictionaries"
+        ) from error
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error)
@@ -169,6 +175,14 @@ def _fill(model: Recommender, state: dict[str, Tensor], noted: object, file: Pat
     model.eval()
 
 
+def _is_recommender(folder: Path) -> bool:
+    """Whether a folder is what `save_model` wrote, not something else with a file of that name."""
+    try:
+        return not folder.is_symlink() and _read_json(folder, CARD).get("format") == FORMAT
+    except RunError:
+        return False
+
+
 def _describe(tensor: Tensor) -> list[Any]:
     return [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
 
@@ -195,7 +209,8 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
-        document = json.loads((folder / name).read_text(encoding="utf-8"))
+        text = (folder / name).read_text(encoding="utf-8", errors="surrogatepass")
+        document = json.loads(text)
     except FileNotFoundError:
         raise RunError(
             f"{folder}: holds no `{name}`, so it is not a recommender that nextup saved"
@@ -208,7 +223,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _write_json(file: Path, document: Any) -> None:
-    with file.open("w", encoding="utf-8") as opened:
+    with file.open("w", encoding="utf-8", errors="surrogatepass") as opened:
         json.dump(document, opened, ensure_ascii=False, indent=1, allow_nan=False)
         opened.write("\n")
 
