@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawIds
 from nextup.errors import InputError
+from nextup.recommend.typed import typed_items
 
 SOME_IDS = st.one_of(
     st.lists(st.integers(0, 2**62), unique=True), st.lists(st.text(max_size=8), unique=True)
@@ -65,6 +66,51 @@ def test_catalog_counts_from_one() -> None:
             catalog.raw_of(number)
         with pytest.raises(IndexError):
             catalog.title_of(number)
+
+
+FILMS = [
+    *("Aliens (1986)", "Alien (1979)", "Up Close and Personal (1996)", "Up (2009)", "Cup, The"),
+    *("Matrix Reloaded, The (2003)", "Matrix, The (1999)", "Seven (a.k.a. Se7en) (1995)"),
+    *("Seven Samurai (Shichinin no samurai) (1954)", "Titanic (1953)", "Titanic (1997)"),
+    *("American in Paris, An (1951)", "Bug's Life, A (1998)", "Alien: Resurrection (1997)", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("Alien", "Alien (1979)"),
+        ("aliens", "Aliens (1986)"),
+        ("ALIEN (1979)", "Alien (1979)"),
+        ("Up", "Up (2009)"),
+        ("The Matrix", "Matrix, The (1999)"),
+        ("the matrix (1999)", "Matrix, The (1999)"),
+        ("Matrix, The", "Matrix, The (1999)"),
+        ("Matrix", "Matrix, The (1999)"),
+        ("The Matrix Rel", "Matrix Reloaded, The (2003)"),
+        ("Seven", "Seven (a.k.a. Se7en) (1995)"),
+        ("se7en", "Seven (a.k.a. Se7en) (1995)"),
+        ("Titanic", "Titanic (1953)"),
+        ("an american in paris", "American in Paris, An (1951)"),
+        ("A Bug's Life", "Bug's Life, A (1998)"),
+        ("personal", "Up Close and Personal (1996)"),
+        ("alien:", "Alien: Resurrection (1997)"),
+        ("sistance", None),
+        ("the alien", None),
+    ],
+)
+def test_the_nearest_title_comes_first(typed: str, first: str | None) -> None:
+    catalog = Catalog(RawIds.of(range(len(FILMS))), FILMS)
+    found = catalog.find_title(typed)
+    assert (catalog.title_of(found[0]) if found else None) == first
+
+
+def test_titles_that_fit_as_well_are_named() -> None:
+    catalog = Catalog(RawIds.of(range(len(FILMS))), FILMS)
+    titanic, up, alien = (each.note for each in typed_items(catalog, ["titanic", "Up", "Alien"]))
+    assert titanic == "Titanic (1953) (the first of 2 that fit as well: `Titanic (1997)`)"
+    assert up == "Up (2009) (2 more titles hold `Up`)"
+    assert alien == "Alien (1979) (2 more titles hold `Alien`)"
 
 
 @pytest.mark.parametrize("raws", [[3, 1], ["3", "1"], ["é", "a b"]])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextup.data.rawids import RawId, RawIds
+from nextup.data.titles import core_of, nearness
 from nextup.errors import InputError
 
 
@@ -78,8 +79,16 @@ class Catalog:
     def find_title(self, text: str) -> list[int]:
         """Return the numbers of the items whose title holds `text`, whatever the case.
 
-        Titles equal to the text come first, then those that begin with it, then the others,
-        each in order of number.
+        The nearest come first, those equally near in order of number; see `title_matches`.
+        """
+        return [number for number, _ in self.title_matches(text)]
+
+    def title_matches(self, text: str) -> list[tuple[int, int]]:
+        """Return item number and nearness of each title that holds `text`, nearest first.
+
+        Titles equal to the text come first, then those equal but for a year at their end, then
+        ``Matrix, The`` for ``The Matrix``, then names less article and parentheses, then those
+        that begin with it, hold it as words, or hold it at all.
         """
         if self.titles is None:
             return []
@@ -90,13 +99,13 @@ class Catalog:
         wanted = text.casefold().strip()
         if not wanted:
             return []
-        found = [n for n, title in enumerate(lower, 1) if wanted in title]
-
-        def nearness(number: int) -> int:
-            title = lower[number - 1]
-            return 0 if title == wanted else 1 if title.startswith(wanted) else 2
-
-        return sorted(found, key=nearness)
+        core = core_of(wanted)
+        found = [
+            (number, near)
+            for number, title in enumerate(lower, 1)
+            if core in title and (near := nearness(title.strip(), wanted)) is not None
+        ]
+        return sorted(found, key=lambda each: each[1])
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary of plain lists, fit for ``json.dump``."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawId
 
+SHOWN = 3
+"""How many titles that fit as well are named."""
+
 
 @dataclass(frozen=True)
 class Typed:
@@ -46,13 +49,23 @@ def typed_items(catalog: Catalog, texts: Iterable[str]) -> list[Typed]:
 
 def _find(catalog: Catalog, text: str) -> Typed:
     number = catalog.number_of(text)
-    others = 0
-    if number is None and (numbers := catalog.find_title(text)):
-        number, others = numbers[0], len(numbers) - 1
-    if number is None:
+    if number is not None:
+        return Typed(catalog.raw_of(number), catalog.title_of(number) or text)
+    matches = catalog.title_matches(text)
+    if not matches:
         return Typed(text, f"`{text}` is no item here{_near(catalog, text)}", found=False)
-    more = f" (and {others:,} more titles hold `{text}`)" if others else ""
-    return Typed(catalog.raw_of(number), f"{catalog.title_of(number) or text}{more}")
+    number, nearest = matches[0]
+    equal = [other for other, near in matches[1:] if near == nearest]
+    farther = len(matches) - 1 - len(equal)
+    notes = []
+    if equal:
+        named = ", ".join(f"`{catalog.title_of(other)}`" for other in equal[:SHOWN])
+        more = f" and {len(equal) - SHOWN:,} more" if len(equal) > SHOWN else ""
+        notes.append(f"the first of {len(equal) + 1:,} that fit as well: {named}{more}")
+    if farther:
+        notes.append(f"{farther:,} more titles hold `{text}`")
+    tail = f" ({'; '.join(notes)})" if notes else ""
+    return Typed(catalog.raw_of(number), f"{catalog.title_of(number)}{tail}")
 
 
 def _near(catalog: Catalog, text: str) -> str:
