@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from nextup.data.columns import Say, silent
 from nextup.data.idcolumn import IdColumn, Wrong
 from nextup.data.rawids import RawIds
 from nextup.data.timecolumn import TimeColumn
@@ -116,6 +117,8 @@ class Collector:
         Whether ids that look like numbers are kept as text.
     times
         Where times go, if more than the series itself is known of them.
+    say
+        Told how ids were taken, where that may surprise.
     """
 
     def __init__(
@@ -126,10 +129,12 @@ class Collector:
         users_as_read: bool = False,
         text_ids: bool = False,
         times: TimeColumn | None = None,
+        say: Say = silent,
     ) -> None:
         self.where = where
         self.skip = skip_bad_rows
         self.unit = unit
+        self.say = say
         self.left_out: Counter[str] = Counter()
         self.rows_read = 0
         self._lines: list[tuple[int, int | NDArray[np.int64]]] = []
@@ -185,6 +190,8 @@ class Collector:
         for role in list(self._columns):
             column = self._columns.pop(role)
             finished[role] = column.finish()
+            if isinstance(column, IdColumn) and column.remark:
+                self.say(f"{self.where}: {column.remark}")
             if isinstance(column, IdColumn) and column.strays is not None:
                 self._refuse_strays(column)
                 strays = column.strays if strays is None else strays | column.strays
@@ -233,7 +240,7 @@ class Collector:
                 at = lines + row if isinstance(lines, int) else int(lines[row])
                 raise InputError(
                     f"{self.where}: {self.unit} {at}: mixed types: {column.role} id "
-                    f"`{column.stray}` is no number as the others are; mend it, pass "
+                    f"`{column.stray}` is no whole number as the others are; mend it, pass "
                     "--skip-bad-rows to leave such rows out, or --text-ids (text_ids=True) if "
                     "all ids are text"
                 )

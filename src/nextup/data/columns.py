@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,15 @@ class Mapping:
             role: {"column": name, "guessed": self.guessed[role]}
             for role, name in self.names.items()
         }
+
+
+def speak(line: str) -> None:
+    """Say something worth knowing on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 def plain_name(column: str) -> str:

@@ -31,7 +31,7 @@ class IdColumn:
     """The ids of one role.
 
     After `finish`, `strays` marks the rows whose id is no number where nearly all others are,
-    and `stray` is the first such id.
+    `stray` is the first such id, and `remark` says what a person should know of how ids were taken.
     """
 
     def __init__(self, role: str, as_read: bool = False, text_ids: bool = False) -> None:
@@ -40,6 +40,7 @@ class IdColumn:
         self.text_ids = text_ids
         self.strays: Mask | None = None
         self.stray = ""
+        self.remark = ""
         self._parts: list[Integers | tuple[pl.Series, Codes]] = []
 
     def check(self, series: pl.Series) -> tuple[Callable[[Mask | None], None], list[Wrong]]:
@@ -89,19 +90,42 @@ class IdColumn:
             return number_integers(values, self.as_read)
         codes, distinct = _merge(parts)
         parts.clear()
+        if self.text_ids:
+            return codes, RawIds.of_text(distinct.to_list())
         numbers = _integers(distinct)
-        if numbers is not None and not self.text_ids:
+        if numbers is None:
+            numbers = self._of_decimals(distinct)
+        if numbers is not None:
             return number_integers(numbers.to_numpy()[codes], self.as_read)
-        if not self.text_ids:
-            self._find_strays(codes, distinct)
+        self._find_strays(codes, distinct)
         return codes, RawIds.of_text(distinct.to_list())
+
+    def _of_decimals(self, distinct: pl.Series) -> pl.Series | None:
+        """Return whole numbers where all ids are, though some are written like ``1.0``."""
+        shorter = distinct.str.replace(r"^(0|[1-9][0-9]*)\.0+$", "${1}")
+        changed = int((shorter != distinct).sum())
+        numbers = _integers(shorter) if changed else None
+        if numbers is not None:
+            first = distinct.filter(shorter != distinct)[0]
+            self.remark = (
+                f"{changed:,} {self.role} ids are written like `{first}`; they are taken as whole "
+                "numbers (--text-ids, text_ids=True, keeps them apart)"
+            )
+        return numbers
 
     def _find_strays(self, codes: Codes, distinct: pl.Series) -> None:
         odd = ~distinct.str.contains(r"^(0|[1-9][0-9]{0,17})$").to_numpy()
         n_odd = int(odd.sum())
+        if n_odd in (0, len(odd)):
+            return
+        first = str(distinct[int(np.argmax(odd))])
         if len(odd) - n_odd >= 3 and n_odd <= max(1, len(odd) // 100):
-            self.stray = str(distinct[int(np.argmax(odd))])
-            self.strays = odd[codes]
+            self.stray, self.strays = first, odd[codes]
+        else:
+            self.remark = (
+                f"{self.role} ids are taken as text: {n_odd:,} of {len(odd):,} are no whole "
+                f"numbers (first: `{first}`)"
+            )
 
 
 def _absence(text: str) -> str:

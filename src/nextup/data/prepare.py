@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextup.data.catalog import Catalog
 from nextup.data.clean import Filters, core_remedy, describe, first_of_each, k_core, repeats
-from nextup.data.columns import ColumnName, Say
+from nextup.data.columns import ColumnName, Say, silent, speak
 from nextup.data.dataset import FORMAT, VERSION, Dataset
 from nextup.data.order import order_of
 from nextup.data.rawids import RawIds
@@ -54,6 +55,7 @@ def read(
     text_ids: bool = False,
     name: str | None = None,
     say: Say | None = None,
+    quiet: bool = False,
 ) -> Dataset:
     """Read a log of interactions and make a dataset of it.
 
@@ -91,7 +93,10 @@ def read(
     name
         What to call the dataset; by default the file's name.
     say
-        Called with one line for everything guessed, left out or worth knowing.
+        Called with one line for everything guessed, left out or worth knowing; by default these
+        lines go to standard error.
+    quiet
+        Say nothing at all.
 
     Returns
     -------
@@ -105,7 +110,7 @@ def read(
         If anything about the source cannot be used: one line that names the file, the line or
         column, and the remedy.
     """
-    tell: Say = say or (lambda message: None)
+    tell: Say = silent if quiet else say or speak
     _check_settings(min_user, min_item, min_rating, since, until)
     reading = Reading(
         columns={"user": user, "item": item, "time": time, "rating": rating},
@@ -125,11 +130,7 @@ def read(
     where = origin.name
     filters = Filters(where)
     _filter_rows(log, filters, min_rating, since, until)
-    order = order_of(log.users, log.times)
-    if order is not None:
-        log.users, log.items = log.users[order], log.items[order]
-        log.times = None if log.times is None else log.times[order]
-        del order
+    _put_in_order(log)
     log.ratings = None
     if drop_duplicates:
         mask = first_of_each(log.users, log.items)
@@ -144,8 +145,45 @@ def read(
         items, item_ids, item_id, title, items_encoding, skip_bad_rows, tell
     )
     card = _card(name, origin, log, filters, sequences, len(catalog), side)
+    _tell_of_log(log, tell, where)
     _tell_counts(card, tell, where)
     return Dataset(sequences, catalog, users, log.times, card)
+
+
+def read_histories(source: Any, reading: Reading, say: Say) -> Dataset:
+    """Read a log whose users are only to be answered: nothing is filtered, nothing is held out.
+
+    Parameters
+    ----------
+    source
+        A file or frame, as for `read`.
+    reading
+        What is known of it.
+    say
+        Told everything guessed or left out.
+
+    Raises
+    ------
+    InputError
+        If the source, or a row of it, cannot be used.
+    """
+    log, origin = read_log(source, reading, say)
+    _put_in_order(log)
+    sequences, users, item_ids = _number(log)
+    _tell_of_log(log, say, origin.name)
+    return Dataset(sequences, Catalog(item_ids), users, log.times, {"name": name_of(origin.name)})
+
+
+def name_of(source: str | Path) -> str:
+    """Return what a dataset is called by default: the file's name up to its first dot."""
+    return Path(source).name.split(".")[0]
+
+
+def _put_in_order(log: Log) -> None:
+    order = order_of(log.users, log.times)
+    if order is not None:
+        log.users, log.items = log.users[order], log.items[order]
+        log.times = None if log.times is None else log.times[order]
 
 
 def _check_settings(
@@ -219,7 +257,7 @@ def _card(
         "format": FORMAT,
         "version": VERSION,
         "nextup": version(),
-        "name": name or Path(origin.name).name.split(".")[0],
+        "name": name or name_of(origin.name),
         "counts": {
             "users": len(sequences),
             "items": n_items,
@@ -248,16 +286,19 @@ def _card(
     }
 
 
+def _tell_of_log(log: Log, say: Say, where: str) -> None:
+    for reason, n in log.left_out.items():
+        say(f"{where}: {n:,} of {log.rows_read:,} rows left out: {reason}")
+    if log.times is None or log.time is None:
+        say(f"{where}: no time column: the order of the log is taken as the order in time")
+    elif log.time["guessed"]:
+        say(f"{where}: times are taken as {UNIT_NAMES[log.time['unit']]}")
+
+
 def _tell_counts(card: dict[str, Any], say: Say, where: str) -> None:
-    for reason, n in card["rows"]["left_out"].items():
-        say(f"{where}: {n:,} of {card['rows']['read']:,} rows left out: {reason}")
     for each in card["filters"]:
         what = f"{each['filter']} {describe(each['value'])}"
         say(f"{where}: {what}: {each['rows_removed']:,} rows removed")
-    if card["time"] is None:
-        say(f"{where}: no time column: the order of the log is taken as the order in time")
-    elif card["time"]["guessed"]:
-        say(f"{where}: times are taken as {card['time']['means']}")
     short = card["length"]["users_too_short_to_test"]
     if short:
         say(

@@ -99,7 +99,7 @@ def read_public(
     attributes
         Whether to read its attributes instead of its titles.
     **settings
-        Passed on to `nextup.read`.
+        Passed on to `nextup.read`; nothing is said of how a set that is known is read.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_public(
 
     public = _known(name)
     log = _file(public.log)
-    given: dict[str, Any] = {"name": name, **public.settings}
+    given: dict[str, Any] = {"name": name, "quiet": "say" not in settings, **public.settings}
     if attributes and public.attributes is not None:
         given["items"] = _file(public.attributes)
     elif titles and public.items is not None:

@@ -188,7 +188,7 @@ def _required(reading: Reading) -> list[str]:
 def _read_frame(frame: Any, where: str, reading: Reading, say: Say) -> tuple[Log, Origin]:
     columns = frame_columns(frame)
     mapping = map_columns(where, columns, _wanted(reading), _required(reading), say)
-    collector = Collector(where, reading.skip_bad_rows, "row", text_ids=reading.text_ids)
+    collector = Collector(where, reading.skip_bad_rows, "row", text_ids=reading.text_ids, say=say)
     for chunk in slices(frame_series(frame, mapping, where)):
         collector.add(chunk)
     return collector.finish(), Origin(where, where, mapping.to_json())
@@ -200,7 +200,7 @@ def _read_parquet(path: Path, reading: Reading, say: Say) -> tuple[Log, Origin]:
     source = open_parquet(path, fingerprint)
     columns = parquet_columns(source, where)
     mapping = map_columns(where, columns, _wanted(reading), _required(reading), say)
-    collector = Collector(where, reading.skip_bad_rows, "row", text_ids=reading.text_ids)
+    collector = Collector(where, reading.skip_bad_rows, "row", text_ids=reading.text_ids, say=say)
     frame = parquet_frame(source, list(mapping.names.values()), where)
     for chunk in slices(frame_series(frame, mapping, where)):
         collector.add(chunk)
@@ -219,6 +219,7 @@ def _read_text(path: Path, chosen: str, reading: Reading, say: Say) -> tuple[Log
         users_as_read=sequences,
         text_ids=reading.text_ids,
         times=TimeColumn("gaps") if chosen == "gaps" else None,
+        say=say,
     )
     if sequences and (reading.need_rating or _wanted(reading).get("time") is not None):
         raise InputError(
