@@ -185,6 +185,34 @@ def test_recommend_answers_whole_files(cli: Cli, made: Path, ending: str) -> Non
     assert refused.code == 2 and "--overwrite" in refused.err
 
 
+def test_histories_of_a_file_are_read_as_told(cli: Cli, made: Path) -> None:
+    Path("new.txt").write_text("a;tents-1\nb;boots-1\nb;\n", encoding="latin-1")
+    found = cli(
+        *("recommend", made / "runs/sasrec", "-i", "new.txt", "-o", "lists.csv", "-k", 2),
+        *("--delimiter", ";", "--no-header", "--user", 1, "--item", 2, "--time", "none"),
+        *("--encoding", "latin-1", "--format", "csv", "--text-ids", "--skip-bad-rows"),
+    )
+    assert found.code == 0, found.err
+    assert "1 of 3 rows left out: absent item id" in found.err
+    assert "fewer than 3 items" not in found.err
+    with Path("lists.csv").open(encoding="utf-8") as file:
+        assert [row["user"] for row in csv.DictReader(file)] == ["a", "a", "b", "b"]
+
+
+def test_a_small_catalogue_is_no_error_where_no_number_was_asked_for(cli: Cli) -> None:
+    Path("log.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in "ab" for i in "wxyz"))
+    assert cli("prepare", "log.csv", "--out", "d").code == 0
+    assert cli("fit", "d", "-m", "pop", "-r", "pop").code == 0
+    assert cli("fit", "d", "-r", "sasrec", *SMALL).code == 0
+    found = cli("recommend", "sasrec", "x", "--include-seen")
+    assert found.code == 0 and found.out.count("\n") >= 5, found.err
+    assert cli("similar", "sasrec", "x").code == 0
+    refused = cli("recommend", "sasrec", "x", "-k", 10)
+    assert refused.code == 2 and "the catalogue holds 4 items" in refused.err
+    # POP knows of no similar items, so they are not what comes next.
+    assert "similar" not in cli("recommend", "pop", "x").err
+
+
 def test_similar_by_title_and_by_id(cli: Cli, made: Path) -> None:
     by_title = cli("similar", made / "runs/sasrec", "two-person tent", "-k", 3, "--json")
     by_id = cli("similar", made / "runs/sasrec", "tents-1", "-k", 3, "--json")

@@ -54,7 +54,8 @@ def read_back(path: Path) -> dict[str, list[tuple[str, str | None, float]]]:
         table = pl.read_parquet(path)
     else:
         table = pl.read_csv(path, separator="\t" if path.suffix == ".tsv" else ",")
-    for user, rank, item, title, score in table.iter_rows():
+    assert table.columns == ["user", "rank", "item", "title", "score", "note"]
+    for user, rank, item, title, score, _ in table.iter_rows():
         found.setdefault(user, []).append((item, title, score))
         assert rank == len(found[user])
     return found
@@ -111,6 +112,59 @@ def test_what_is_unusual_is_counted(
         assert [entry["unknown"] for entry in entries] == [["new"], [], ["new", "newer"], [], []]
         assert entries[1]["note"] == "the history is empty: these are the most popular items"
         assert "only 1 of 3" in entries[3]["note"]
+        return
+    table = pl.read_parquet(output) if result == "parquet" else pl.read_csv(output)
+    notes: dict[str, str | None] = dict(zip(table["user"], table["note"], strict=True))
+    assert notes["1"] == "unknown items skipped: new" and notes["9"] is None
+    assert notes["2"] == "the history is empty: these are the most popular items"
+    assert notes["c"] == (
+        "no item of the history is known: these are the most popular items; "
+        "unknown items skipped: new, newer"
+    )
+    assert notes["4"] == "only 1 of 3 wanted: no other items are left"
+
+
+def test_a_note_does_not_name_a_thousand_items(
+    recommender: LoadedRecommender, tmp_path: Path
+) -> None:
+    history = ["item-1", *(f"new-{n}" for n in range(1000))]
+    (tmp_path / "h.jsonl").write_text(json.dumps({"user": "a", "history": history}))
+    recommend_file(recommender, tmp_path / "h.jsonl", tmp_path / "o.csv", 1)
+    (note,) = pl.read_csv(tmp_path / "o.csv")["note"]
+    assert note.endswith("skipped: new-0, new-1, new-2, new-3, new-4 and 995 more")
+
+
+def test_a_log_is_read_as_it_is_said_to_be(recommender: LoadedRecommender, tmp_path: Path) -> None:
+    source, output = tmp_path / "log.csv", tmp_path / "o.csv"
+    rows = ["7;item-3;x", "7;item-4;y", "Zoë;item-5;z", "8;;z"]
+    source.write_text("\n".join(rows) + "\n", encoding="latin-1")
+    said: list[str] = []
+    layout = {"delimiter": ";", "header": False, "encoding": "latin-1", "time": "none"}
+    with pytest.raises(InputError, match="line 4: absent item id"):
+        recommend_file(recommender, source, output, 3, **layout)  # type: ignore[arg-type]
+    recommend_file(
+        recommender,
+        source,
+        output,
+        3,
+        skip_bad_rows=True,
+        text_ids=True,
+        say=said.append,
+        **layout,  # type: ignore[arg-type]
+    )
+    assert list(read_back(output)) == ["7", "Zoë"]
+    assert any("1 of 4 rows left out" in line for line in said)
+    assert not any("--min-user" in line or "fewer than 3 items" in line for line in said)
+
+
+def test_what_is_guessed_is_said_unless_told_not_to(
+    recommender: LoadedRecommender, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_source(tmp_path, "csv")
+    recommend_file(recommender, source, tmp_path / "one.csv")
+    assert "columns guessed: user = `user`" in capsys.readouterr().err
+    recommend_file(recommender, source, tmp_path / "two.csv", quiet=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_an_existing_output_is_kept_unless_told(

@@ -18,6 +18,17 @@ from nextup.cli.console import (
     stoppable,
     table,
 )
+from nextup.cli.reading import (
+    Delimiter,
+    Encoding,
+    Format,
+    Header,
+    Item,
+    SkipBadRows,
+    TextIds,
+    Time,
+    User,
+)
 from nextup.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -28,7 +39,9 @@ if TYPE_CHECKING:
     from nextup.recommend.recommender import LoadedRecommender
 
 RunFolder = Annotated[Path, typer.Argument(help="A folder made by `nextup fit`.")]
-K = Annotated[int, typer.Option("-k", help="How many items.")]
+K = Annotated[int | None, typer.Option("-k", help="How many items.", show_default="10")]
+USUAL = 10
+"""How many items are listed where nothing is said (fewer where there are fewer)."""
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -45,7 +58,7 @@ def recommend(
         list[str] | None,
         typer.Argument(help="A history, oldest first: raw ids or pieces of titles."),
     ] = None,
-    k: K = 10,
+    k: K = None,
     input: Annotated[
         Path | None,
         typer.Option("--input", "-i", help="Histories: a log, or JSON lines of user, history."),
@@ -60,9 +73,15 @@ def recommend(
         str | None, typer.Option(help="Ids to leave out: a,b,c or @FILE of one a line.")
     ] = None,
     only: Annotated[str | None, typer.Option(help="Ids to choose from: a,b,c or @FILE.")] = None,
-    user: Annotated[str | None, typer.Option(help="User column of --input.")] = None,
-    item: Annotated[str | None, typer.Option(help="Item column of --input.")] = None,
-    time: Annotated[str | None, typer.Option(help="Time column of --input.")] = None,
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
+    format: Format = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
+    skip_bad_rows: SkipBadRows = False,
+    text_ids: TextIds = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output.")] = False,
     as_json: AsJson = False,
     device: Device = "cpu",
@@ -70,7 +89,8 @@ def recommend(
     """Recommend what comes next, after one history or a file of them.
 
     Nothing but the run is needed, and the user need not have been seen before. Items of the
-    history that the run does not know are skipped and reported.
+    history that the run does not know are skipped and reported. The options from --user to
+    --text-ids say how --input is read.
     """
     if (input is None) != (output is None):
         missing = "--output" if output is None else "--input"
@@ -80,6 +100,7 @@ def recommend(
     from nextup.recommend.recommender import load
 
     recommender = load(run, device=device)
+    k = min(USUAL, recommender.n_items) if k is None else k
     left_out, chosen = split_list(exclude), split_list(only)
     if input is not None and output is not None:
         from nextup.recommend.files import recommend_file
@@ -96,6 +117,12 @@ def recommend(
                 user=column(user),
                 item=column(item),
                 time=column(time),
+                format=format,
+                delimiter=delimiter,
+                header=header,
+                encoding=encoding,
+                skip_bad_rows=skip_bad_rows,
+                text_ids=text_ids,
                 overwrite=overwrite,
                 say=note,
             )
@@ -106,8 +133,11 @@ def recommend(
         [history], k, exclude_seen=not include_seen, exclude=left_out, only=chosen
     )[0]
     _show(found, as_json)
-    if found.items:
+    model = recommender.model
+    if found.items and (model.factors or callable(getattr(model, "similar", None))):
         next_command("similar", run, found.items[0])
+    else:
+        next_command("recommend", run, "--input", "LOG", "--output", "lists.csv")
 
 
 @command(
@@ -117,7 +147,7 @@ def recommend(
 def similar(
     run: RunFolder,
     item: Annotated[str, typer.Argument(help="A raw id or a piece of a title.")],
-    k: K = 10,
+    k: K = None,
     as_json: AsJson = False,
     device: Device = "cpu",
 ) -> None:
@@ -130,6 +160,7 @@ def similar(
     if not typed.found:
         raise InputError(typed.note)
     note(f"like {typed.raw}  {typed.note}")
+    k = max(1, min(USUAL, recommender.n_items - 1)) if k is None else k
     _show(recommender.similar_items(typed.raw, k), as_json)
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from nextup.cli.console import column, command, next_command, note, show, stoppable, table
-
-LAYOUT, CHOOSE, SIDE = "How the log is laid out", "What is kept", "Titles of items"
-
-
-def _option(group: str, help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=group, show_default=False)
+from nextup.cli.reading import (
+    Delimiter,
+    Encoding,
+    Format,
+    Header,
+    Item,
+    SkipBadRows,
+    TextIds,
+    Time,
+    User,
+    option,
+)
 
 
 @command(
@@ -28,41 +34,27 @@ def prepare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The folder to make (default data/NAME).")
     ] = None,
-    user: Annotated[str | None, _option(LAYOUT, "User column, by name or number.")] = None,
-    item: Annotated[str | None, _option(LAYOUT, "Item column.")] = None,
-    time: Annotated[str | None, _option(LAYOUT, "Time column.")] = None,
-    rating: Annotated[str | None, _option(LAYOUT, "Rating column (for --min-rating).")] = None,
-    format: Annotated[
-        str | None,
-        _option(
-            LAYOUT, "csv, tsv, parquet, jsonl, json, s3rec, gaps or pairs; else told by sight."
-        ),
-    ] = None,
-    delimiter: Annotated[str | None, _option(LAYOUT, "What parts the columns of a line.")] = None,
-    header: Annotated[
-        bool | None,
-        _option(LAYOUT, "Whether the first line names the columns.", "--header/--no-header"),
-    ] = None,
-    encoding: Annotated[str, _option(LAYOUT, "Text encoding (MovieLens-1M: latin-1).")] = "utf-8",
-    skip_bad_rows: Annotated[
-        bool, _option(LAYOUT, "Leave out, and count, rows that cannot be used.", "--skip-bad-rows")
-    ] = False,
-    text_ids: Annotated[
-        bool, _option(LAYOUT, "Keep ids as text even where they look like numbers.", "--text-ids")
-    ] = False,
-    items: Annotated[
-        Path | None, _option(SIDE, "A file of items: ids, titles, attributes.")
-    ] = None,
-    item_id: Annotated[str | None, _option(SIDE, "Its id column.")] = None,
-    title: Annotated[str | None, _option(SIDE, "Its title column.")] = None,
-    items_encoding: Annotated[str | None, _option(SIDE, "Its text encoding.")] = None,
-    min_rating: Annotated[float | None, _option(CHOOSE, "Leave out lower ratings.")] = None,
-    since: Annotated[str | None, _option(CHOOSE, "Leave out what is earlier (2018-01-31).")] = None,
-    until: Annotated[str | None, _option(CHOOSE, "Leave out what is at or after this.")] = None,
-    min_user: Annotated[int, _option(CHOOSE, "Least interactions of a user (iterated).")] = 0,
-    min_item: Annotated[int, _option(CHOOSE, "Least interactions of an item (iterated).")] = 0,
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
+    rating: Annotated[str | None, option("Rating column (for --min-rating).")] = None,
+    format: Format = None,
+    delimiter: Delimiter = None,
+    header: Header = None,
+    encoding: Encoding = "utf-8",
+    skip_bad_rows: SkipBadRows = False,
+    text_ids: TextIds = False,
+    items: Annotated[Path | None, option("A file of items: ids, titles, attributes.")] = None,
+    item_id: Annotated[str | None, option("Its id column.")] = None,
+    title: Annotated[str | None, option("Its title column.")] = None,
+    items_encoding: Annotated[str | None, option("Its text encoding.")] = None,
+    min_rating: Annotated[float | None, option("Leave out lower ratings.")] = None,
+    since: Annotated[str | None, option("Leave out what is earlier (2018-01-31).")] = None,
+    until: Annotated[str | None, option("Leave out what is at or after this.")] = None,
+    min_user: Annotated[int, option("Least interactions of a user (iterated).")] = 0,
+    min_item: Annotated[int, option("Least interactions of an item (iterated).")] = 0,
     drop_duplicates: Annotated[
-        bool, _option(CHOOSE, "Keep a user's first of equal items.", "--drop-duplicates")
+        bool, option("Keep a user's first of equal items.", "--drop-duplicates")
     ] = False,
     name: Annotated[str | None, typer.Option(help="What to call it (default the file's).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old dataset.")] = False,
@@ -73,9 +65,12 @@ def prepare(
     order of the log. Rows that cannot be used are an error that names the line, or counted and
     reported with --skip-bad-rows. Nothing half-written is ever left behind.
     """
-    from nextup.data.prepare import read
+    from nextup.data.dataset import check_place
+    from nextup.data.prepare import name_of, read
 
+    path = out or Path("data") / (name or name_of(source))
     with stoppable():
+        check_place(path, overwrite)  # before the whole log is read
         data = read(
             source,
             user=column(user),
@@ -101,7 +96,7 @@ def prepare(
             name=name,
             say=note,
         )
-        path = data.save(out or Path("data") / data.name, overwrite=overwrite)
+        data.save(path, overwrite=overwrite)
     length = data.card["length"]
     rows = [
         ("users", f"{data.n_users:,}"),

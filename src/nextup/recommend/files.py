@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 OUTPUTS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
 AT_ONCE = 8192
+NAMED = 5
+"""How many unknown items a note of a table names."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,11 @@ class _Histories:
     raw_at: NDArray[np.int64]
     """``raws[raw_at[i]]`` is the raw id of ``sequences.items[i]``."""
 
+    def unknown_counts(self) -> NDArray[np.int64]:
+        """``int64[users]``: how many items of each history the recommender does not know."""
+        row = np.repeat(np.arange(len(self.sequences)), self.sequences.lengths)
+        return np.bincount(row[self.sequences.flat() == 0], minlength=len(self.sequences))
+
     def unknown(self, row: int) -> list[RawId]:
         span = slice(self.sequences.starts[row], self.sequences.ends[row])
         missing = np.flatnonzero(self.sequences.items[span] == 0)
@@ -78,8 +86,14 @@ def recommend_file(
     item: ColumnName | None = None,
     time: ColumnName | None = None,
     format: str | None = None,
+    delimiter: str | None = None,
+    header: bool | None = None,
+    encoding: str = "utf-8",
+    skip_bad_rows: bool = False,
+    text_ids: bool = False,
     overwrite: bool = False,
     say: Say | None = None,
+    quiet: bool = False,
 ) -> FileSummary:
     """Recommend `k` items for every user of a file.
 
@@ -91,16 +105,19 @@ def recommend_file(
         Any log that `nextup.read` reads (columns user, item and perhaps time), or JSON lines
         ``{"user": ..., "history": [...]}`` with the items oldest first.
     output
-        A ``.csv``, ``.tsv`` or ``.parquet`` file of user, rank (from 1), item, title, score; or a
-        ``.jsonl`` file with one object a user, which also lists its unknown items and any note.
+        A ``.csv``, ``.tsv`` or ``.parquet`` file of user, rank (from 1), item, title, score, note
+        (on a user who got popular items, had unknown ones, or has fewer than `k` left); or a
+        ``.jsonl`` file with one object a user, which lists the unknown items apart.
     k, exclude_seen, exclude, only
         As in `LoadedRecommender.recommend`.
-    user, item, time, format
-        How to read a log; guessed where None.
+    user, item, time, format, delimiter, header, encoding, skip_bad_rows, text_ids
+        How to read a log, as in `nextup.read`; guessed where None.
     overwrite
         Whether an existing output is replaced.
     say
-        Called with one line for everything guessed.
+        Called with one line for everything guessed; by default these lines go to standard error.
+    quiet
+        Say nothing at all.
 
     Raises
     ------
@@ -119,9 +136,20 @@ def recommend_file(
         )
     histories = _history_lines(source, recommender, format)
     if histories is None:
-        from nextup.data.prepare import read
+        from nextup.data.columns import silent, speak
+        from nextup.data.prepare import read_histories
+        from nextup.data.read import Reading
 
-        log = read(source, user=user, item=item, time=time, format=format, say=say)
+        reading = Reading(
+            columns={"user": user, "item": item, "time": time},
+            format=format,
+            delimiter=delimiter,
+            header=header,
+            encoding=encoding,
+            skip_bad_rows=skip_bad_rows,
+            text_ids=text_ids,
+        )
+        log = read_histories(source, reading, silent if quiet else say or speak)
         histories = _of_log(log, recommender)
     partial = output.parent / f".{output.name}.partial-{os.getpid()}"
     try:
@@ -139,7 +167,8 @@ def recommend_file(
             summary = writer.finish()
         partial.replace(output)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only refuses this too
+            partial.unlink(missing_ok=True)
         raise InputError(
             f"{output}: could not be written ({error.strerror or error}); nothing was left behind"
         ) from error
@@ -161,7 +190,7 @@ class _Writer:
         k: int,
     ) -> None:
         self.file, self.kind, self.recommender, self.k = file, kind, recommender, k
-        self.histories = histories
+        self.histories, self.unknown = histories, histories.unknown_counts()
         self.frames: list[Any] = []
         self.rows = self.popular = self.short = 0
 
@@ -207,6 +236,7 @@ class _Writer:
             "item": pl.Series("item", [raws[n] for n in numbers]),
             "title": pl.Series("title", [titles and titles[n] for n in numbers], dtype=pl.String),
             "score": answers.scores[row, place],
+            "note": pl.Series(self._notes(first, answers, counts), dtype=pl.String).gather(row),
         }
         frame = pl.DataFrame(columns)
         if self.kind == "parquet":
@@ -215,13 +245,28 @@ class _Writer:
             separator = "," if self.kind == "csv" else "\t"
             frame.write_csv(self.file, include_header=first == 0, separator=separator)
 
+    def _notes(self, first: int, answers: Answers, counts: NDArray[np.int64]) -> list[str | None]:
+        notes: list[str | None] = [None] * len(counts)
+        unknown = self.unknown[first : first + len(counts)]
+        lengths = self.histories.sequences.lengths
+        for at in np.flatnonzero(answers.popular | (unknown > 0) | (counts < self.k)).tolist():
+            row = first + at
+            had_items = bool(lengths[row])
+            said = note_of(bool(answers.popular[at]), int(counts[at]), self.k, had_items)
+            parts = [said] if said else []
+            if unknown[at]:
+                names = list(map(str, self.histories.unknown(row)))
+                more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+                parts.append(f"unknown items skipped: {', '.join(names[:NAMED])}{more}")
+            notes[at] = "; ".join(parts)
+        return notes
+
     def finish(self) -> FileSummary:
         if self.kind == "parquet":
             import polars as pl
 
             pl.concat(self.frames).write_parquet(self.file)
-        unknown = int((self.histories.sequences.flat() == 0).sum())
-        users = len(self.histories.users)
+        unknown, users = int(self.unknown.sum()), len(self.histories.users)
         return FileSummary(users, self.rows, unknown, self.popular, self.short)
 
 
