@@ -28,6 +28,9 @@ from .command_line import SMALL, Cli
         (["fit", "DATA", "--set", "dropout"], "write it as key=value"),
         (["fit", "DATA", "--set", "a=1", "--set", "a=2"], "set twice"),
         (["fit", "DATA", "--set", "dropout=2"], "`dropout`"),
+        (["fit", "DATA", "-m", "pop", "--set", "epochs=3"], "pop: learns by counting, so `epochs`"),
+        (["fit", "DATA", "--seed", "-1"], "seed: -1 is out of range"),
+        (["prepare", "nothing.csv", "--out", "DATA"], "exists already"),
         (["fit", "DATA", "--set", "width=wide"], "`width`"),
         (["fit", "DATA", "--model", "sasrek"], "did you mean `sasrec`?"),
         (["fit", "DATA", "--recipe", "papr"], "did you mean `paper`?"),
@@ -38,7 +41,7 @@ from .command_line import SMALL, Cli
         (["fit", "DATA", "--learn-from", "test"], "learn_from"),
         (["evaluate", "nowhere"], "nowhere"),
         (["evaluate", "POP", "--part", "train"], "part"),
-        (["compare", "POP", "nowhere"], "nowhere"),
+        (["compare", "POP", "nowhere"], "nowhere: there is no such run"),
         (["compare", "POP", "--metrics", "NDGC@10"], "did you mean `NDCG@10`?"),
         (["compare", "POP", "--baseline", "popp"], "did you mean `pop`?"),
         (["recommend", "nowhere", "1"], "nowhere"),
@@ -118,17 +121,37 @@ def test_ctrl_c_says_how_to_go_on(cli: Cli, made: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
-def test_a_stopped_fit_really_goes_on(cli: Cli, made: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_fit_really_goes_on(by: signal.Signals, cli: Cli, made: Path) -> None:
     small = [*SMALL[:4], "--set", "epochs=100000", "--set", "patience=0"]
     fit = [sys.executable, "-m", "nextup", "fit", str(made / "data/shop"), "--run", "r", *small]
     process = subprocess.Popen(fit, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not Path("r/log.jsonl").is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + by
     assert "go on with: nextup fit" in errors and "Traceback" not in errors
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_a_terminated_prepare_leaves_nothing(
+    cli: Cli, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nextup.data.folder
+
+    def end(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(nextup.data.folder, "_write_document", end)
+    found = cli("prepare", made / "log.csv", "--out", "d")
+    assert found.code == 128 + signal.SIGTERM
+    assert "stopped; nothing half-written is left" in found.err
+    assert not list(Path.cwd().iterdir())
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_reader_of_the_output_may_leave() -> None:

@@ -81,3 +81,12 @@ def test_a_slip_is_one_line_that_names_it_and_the_nearest_known(
     with pytest.raises(ConfigError, match=pattern) as caught:
         resolve(model, recipe, settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["pop", "mc1"])
+def test_a_model_that_counts_takes_no_settings_of_training(model: str) -> None:
+    with pytest.raises(ConfigError, match=f"{model}: learns by counting, so `epochs` would"):
+        resolve(model, settings={"epochs": 3})
+    with pytest.raises(ConfigError, match="unknown key `epoch`") as error:
+        resolve(model, settings={"epoch": 3})
+    assert "epochs" not in str(error.value)

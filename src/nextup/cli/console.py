@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,7 +168,23 @@ typed: list[str] = []
 
 @contextmanager
 def stoppable(resumable: bool = False) -> Iterator[None]:
-    """Let Ctrl-C end a command with one line that says how to go on."""
+    """Let Ctrl-C or SIGTERM end a command with one line that says how to go on.
+
+    Parameters
+    ----------
+    resumable
+        Whether the same command goes on with ``--resume``; otherwise it starts again.
+    """
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    # Of several processes each may wait for the others, where no signal is heard: those just end.
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    heard = alone and threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if heard else None
     try:
         yield
     except KeyboardInterrupt:
@@ -175,4 +193,7 @@ def stoppable(resumable: bool = False) -> Iterator[None]:
             again.append("--resume")
         how = "go on with" if resumable else "nothing half-written is left; start again with"
         note(f"\nstopped; {how}: {command_line(*again)}")
-        sys.exit(130)
+        sys.exit(128 + (ended[0] if ended else signal.SIGINT))
+    finally:
+        if heard:
+            signal.signal(signal.SIGTERM, before)

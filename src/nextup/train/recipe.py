@@ -50,7 +50,8 @@ def resolve(
     Raises
     ------
     ConfigError
-        For an unknown model, recipe, key, or value.
+        For an unknown model, recipe, key, or value, or a setting of training for a model that
+        learns by counting.
 
     Examples
     --------
@@ -60,6 +61,7 @@ def resolve(
     nextup.errors.ConfigError: model sasrec: unknown key `droput`; did you mean `dropout`?
     """
     config_class = model_class(model).Config
+    counts = model_class(model).learns_by == "counting"
     chosen: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
     if recipe is not None:
         known = recipes(model)
@@ -74,10 +76,14 @@ def resolve(
     for key, value in (settings or {}).items():
         if key in config_class.model_fields:
             chosen["model"][key] = value
+        elif key in TrainConfig.model_fields and counts:
+            raise ConfigError(
+                f"model {model}: learns by counting, so `{key}` would do nothing; leave it out"
+            )
         elif key in TrainConfig.model_fields:
             chosen["train"][key] = value
         else:
-            keys = [*config_class.model_fields, *TrainConfig.model_fields]
+            keys = [*config_class.model_fields, *(() if counts else TrainConfig.model_fields)]
             raise ConfigError(f"model {model}: unknown key `{key}`{suggest(key, keys)}")
     return (
         make_config(config_class, chosen["model"], f"model {model}"),
