@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scorers import Vectors
 
 from nextup.data.batches import batch_of_lists
+from nextup.data.sequences import Sequences
 from nextup.errors import NextupError
+from nextup.evaluation import scoring
 from nextup.evaluation.scoring import Catalogue, cut_by_length
 
 
@@ -61,3 +63,36 @@ def test_large_queries_are_refused_only_where_a_score_would_overflow() -> None:
     model.table[5] = 1e20
     with pytest.raises(NextupError, match="not finite"):
         Catalogue(model).queries(model, batch)
+
+
+@pytest.mark.parametrize("portion", [1, 37 * 50, 1 << 29])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_history_is_scored_once_however_the_work_is_shared(
+    portion: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PORTION", portion)
+    monkeypatch.setattr(scoring, "CPU_BUFFER", 4 * 37 * 20)
+    rng = np.random.default_rng(0)
+    model = Vectors(rng.normal(size=(100, 38)))
+    rows = [[n + 1, *rng.integers(1, 38, rng.integers(0, 30))] for n in range(100)]
+    found, times, told = np.zeros((100, 37)), np.zeros(100), []
+
+    def visit(block: scoring.Block) -> None:
+        assert len(block.cases) <= 20
+        found[block.cases] = block.scores.numpy()
+        times[block.cases] += 1
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        scoring.visit_scores(
+            model,
+            Sequences.from_lists(rows),
+            visit,
+            batch_size=24,
+            progress=lambda done, total: told.append((done, total)),
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert (times == 1).all() and told[-1] == (100, 100)
+    np.testing.assert_allclose(found, model.table[:, 1:].numpy(), rtol=1e-6)

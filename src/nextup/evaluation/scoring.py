@@ -1,7 +1,7 @@
 """Scores of many histories, block by block: the one loop below ranking and top-k.
 
 A block of scores is made in a buffer small enough to stay in a core's cache, handed to a visitor
-and overwritten by the next. On a CPU each core works through batches of its own with one thread,
+and overwritten by the next. On a CPU each core works through a portion of its own with one thread,
 so that no core waits for another at every small operation.
 """
 
@@ -24,11 +24,15 @@ from nextup.data.sequences import Sequences
 from nextup.errors import NextupError
 from nextup.evaluation.threads import one_thread
 
-CPU_BUFFER, DEVICE_BUFFER = 6 << 20, 512 << 20
+CPU_BUFFER, DEVICE_BUFFER = 8 << 20, 512 << 20
 """Bytes of one block of scores: on a CPU what stays in the cache, on a device enough to fill it."""
 
 CPU_TOKENS, DEVICE_TOKENS = 3072, 1 << 20
 """About how many items are encoded together."""
+
+PORTION = 1 << 29
+"""Scores for which a core encodes histories, batch after batch, before it makes the first: changing
+between the two more often costs a few per cent, as each finds the cache full of the other's."""
 
 _LINE = 16
 """Numbers of a cache line."""
@@ -170,6 +174,13 @@ def not_finite(model: object) -> NextupError:
     )
 
 
+def check_finite(model: object, scores: Tensor) -> None:
+    """Raise the error of `not_finite` unless all scores are finite."""
+    # The sum is not finite if a score is not; it may also merely overflow.
+    if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
+        raise not_finite(model)
+
+
 @contextmanager
 def answering(model: Scorer) -> Iterator[None]:
     """Put the model into its answering mode for a while."""
@@ -264,24 +275,31 @@ def visit_scores(
     batches = [order[part] for part in cut_by_length(read[order], batch_size, tokens)]
     batches.reverse()  # the longest first, so that no core is left alone with them at the end
     workers = min(one_thread.threads(), len(batches)) if device.type == "cpu" else 1
+    many = min(len(batches), workers * -(-m * model.n_items // (workers * PORTION)))
+    portions = [batches[first::many] for first in range(many)]
     items = items_on(histories, device)
     free: SimpleQueue[tuple[int, list[Tensor]]] = SimpleQueue()
     for number in range(workers):
         free.put((number, []))
 
-    def blocks(cases: NDArray[np.int64], worker: int, kept: list[Tensor]) -> Iterator[Block]:
-        batch = gather(
+    def gathered(cases: NDArray[np.int64]) -> Batch:
+        return gather(
             items, histories.starts[cases], histories.ends[cases], model.config.max_length
         )
+
+    def blocks(
+        portion: list[NDArray[np.int64]], worker: int, kept: list[Tensor]
+    ) -> Iterator[Block]:
         if catalogue is None:
-            scores = as_float(model.scores(batch))[:, 1 : model.n_items + 1]
-            scores = scores if columns is None else scores[:, columns]
-            # The sum is not finite if a score is not; it may also merely overflow.
-            if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
-                raise not_finite(model)
-            yield Block(cases[batch.rows], scores, worker)
+            for cases in portion:
+                batch = gathered(cases)
+                scores = as_float(model.scores(batch))[:, 1 : model.n_items + 1]
+                scores = scores if columns is None else scores[:, columns]
+                check_finite(model, scores)
+                yield Block(cases[batch.rows], scores, worker)
             return
-        queries = catalogue.queries(model, batch)
+        queries = torch.cat([catalogue.queries(model, gathered(cases)) for cases in portion])
+        cases = np.concatenate(portion)
         if not kept:
             rows = buffer_bytes // (catalogue.items.element_size() * max(len(catalogue), 1))
             rows = min(rows // _LINE * _LINE or max(rows, 1), batch_size, m)
@@ -291,15 +309,15 @@ def visit_scores(
             scores = torch.mm(some, catalogue.items, out=kept[0][: len(some)])
             yield Block(cases[at : at + len(some)], scores, worker)
 
-    def work(cases: NDArray[np.int64]) -> int:
+    def work(portion: list[NDArray[np.int64]]) -> int:
         worker, kept = free.get()
         try:
             with torch.inference_mode():
-                for block in blocks(cases, worker, kept):
+                for block in blocks(portion, worker, kept):
                     visit(block)
         finally:
             free.put((worker, kept))
-        return len(cases)
+        return sum(map(len, portion))
 
     with answering(model), torch.inference_mode():
         numbers = None if only is None else torch.from_numpy(only).to(device)
@@ -308,13 +326,13 @@ def visit_scores(
             catalogue = Catalogue(model, numbers)
         done = 0
         if workers == 1:
-            for cases in batches:
-                done += work(cases)
+            for portion in portions:
+                done += work(portion)
                 if progress is not None:
                     progress(done, m)
             return
         with one_thread, ThreadPoolExecutor(workers) as pool:
-            pending = {pool.submit(work, cases) for cases in batches}
+            pending = {pool.submit(work, portion) for portion in portions}
             try:
                 while pending:
                     timeout = None if progress is None else 0.1
