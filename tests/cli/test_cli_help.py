@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -51,14 +51,15 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stderr.strip() == "[]"
 
 
-def test_help_is_there_at_once() -> None:
+def test_help_is_there_in_half_a_second() -> None:
     def seconds() -> float:
-        began = time.perf_counter()
+        """Processor time of a child: on a busy machine the clock on the wall counts others too."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "nextup", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - began
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    # The promise is half a second; a busy machine may need several times that.
-    assert min(seconds() for _ in range(3)) < 2.0
+    assert any(seconds() < 0.5 for _ in range(5))
 
 
 def test_version(cli: Cli) -> None:
