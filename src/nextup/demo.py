@@ -16,6 +16,7 @@ from nextup.cli.answers import recommendation_table
 from nextup.cli.console import command_line, show, table
 from nextup.data.dataset import Dataset
 from nextup.data.prepare import read
+from nextup.data.seed import checked_seed
 from nextup.data.shop import Shop
 from nextup.data.simulate import simulate
 from nextup.errors import ConfigError, InputError
@@ -72,12 +73,13 @@ def run_demo(
     Raises
     ------
     ConfigError
-        If titles are given without a log.
+        If titles are given without a log, or the seed is out of range.
     InputError
         If the folder holds something else, or the log cannot be used.
     """
     if titles is not None and data is None:
         raise ConfigError("demo: titles belong to a log of your own; name it with --data")
+    seed = checked_seed(seed)
     _own(out)
     began = time.monotonic()
     shop = None if data else simulate(n_users, n_items, seed=seed)

@@ -163,3 +163,9 @@ def test_written_files_read_back_as_the_same_shop(tmp_path) -> None:
 def test_impossible_shops_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="simulate"):
         simulate(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, "three", True])
+def test_a_seed_that_is_none_is_one_line(seed: object) -> None:
+    with pytest.raises(ConfigError, match=r"seed: .* (is out of range|is no whole number)"):
+        simulate(20, 20, seed=seed)  # type: ignore[arg-type]

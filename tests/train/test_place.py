@@ -97,6 +97,14 @@ def test_a_fit_that_comes_to_nothing_gives_the_old_run_back(
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
+def test_negatives_that_cannot_be_drawn_lose_no_run(tmp_path: Path) -> None:
+    run = quick(dataset(), tmp_path / "run", epochs=1)
+    impossible = Protocol(candidates="sampled", n_negatives=29)
+    with pytest.raises(NextupError, match="fewer than the 29 negatives wanted"):
+        quick(dataset(), run.path, overwrite=True, epochs=2, protocol=impossible)
+    assert run.finished and run.config["train_config"]["epochs"] == 1
+
+
 def test_a_failed_fit_leaves_no_folder_that_blocks_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,7 +145,13 @@ def _scalar(text: str) -> Any:
 
 
 def split_list(text: str | None) -> list[str] | None:
-    """Read ``a,b,c`` as a list, or ``@FILE`` as the lines of a file."""
+    """Read ``a,b,c`` as a list, or ``@FILE`` as the lines of a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file is no text.
+    """
     if text is None:
         return None
     if text.startswith("@"):

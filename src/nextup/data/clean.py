@@ -29,6 +29,15 @@ class Filters:
     def count(self, name: str, value: object, mask: Mask, remedy: str) -> Mask:
         """Enter a filter that keeps the rows where `mask` is true, and return the mask.
 
+        Parameters
+        ----------
+        name, value
+            What the filter is called, and to what it was set.
+        mask
+            ``bool[n]``: the rows it keeps.
+        remedy
+            What to do should it keep none.
+
         Raises
         ------
         InputError
@@ -104,7 +113,13 @@ def k_core(users: Codes, items: Codes, min_user: int, min_item: int) -> Mask:
 
 
 def core_remedy(users: Codes, items: Codes, min_user: int, min_item: int) -> str:
-    """Return which threshold of a k-core that removes everything is at fault, and lower ones."""
+    """Return which threshold of a k-core that removes everything is at fault, and lower ones.
+
+    Parameters
+    ----------
+    users, items, min_user, min_item
+        As in `k_core`, which found nothing.
+    """
     longest, most = int(np.bincount(users).max()), int(np.bincount(items).max())
     if longest < min_user:
         return f"the most active user has {longest} rows: lower min-user to {longest} at most"

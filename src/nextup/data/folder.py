@@ -77,7 +77,18 @@ def write_folder(
 
 
 def check_free(path: Path, overwrite: bool, may_replace: Callable[[Path], bool]) -> None:
-    """Raise `InputError` unless a folder can be made at `path`; see `write_folder`."""
+    """Check that a folder may be made at `path`.
+
+    Parameters
+    ----------
+    path, overwrite, may_replace
+        As in `write_folder`.
+
+    Raises
+    ------
+    InputError
+        If something stands there that is not to be, or may not be, replaced.
+    """
     if not (path.is_symlink() or path.exists()):
         return
     if not overwrite:

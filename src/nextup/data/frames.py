@@ -43,6 +43,15 @@ def frame_columns(frame: Any) -> list[str]:
 def frame_series(frame: Any, mapping: Mapping, where: str) -> Chunk:
     """Take the columns needed out of a frame, and the rows of them that hold mixed types.
 
+    Parameters
+    ----------
+    frame
+        A Polars or pandas frame.
+    mapping
+        Which column holds which role.
+    where
+        What to call the frame in messages.
+
     Raises
     ------
     InputError
@@ -118,7 +127,13 @@ def open_parquet(path: Path, fingerprint: Fingerprint) -> Path | io.BytesIO:
 
 
 def parquet_columns(source: Path | io.BytesIO, where: str) -> list[str]:
-    """Return the names of the columns of a Parquet file."""
+    """Return the names of the columns of a Parquet file.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
     try:
         with _without_stderr():
             return list(pl.read_parquet_schema(source))
@@ -127,7 +142,22 @@ def parquet_columns(source: Path | io.BytesIO, where: str) -> list[str]:
 
 
 def parquet_frame(source: Path | io.BytesIO, columns: list[str] | None, where: str) -> pl.DataFrame:
-    """Read some columns of a Parquet file."""
+    """Read a Parquet file.
+
+    Parameters
+    ----------
+    source
+        What `open_parquet` returned.
+    columns
+        The names of the columns to read; None for all.
+    where
+        The file, for messages.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
     try:
         if isinstance(source, io.BytesIO):
             source.seek(0)

@@ -30,7 +30,15 @@ class NegativeSampler(Protocol):
     """What a batch stream asks of a sampler."""
 
     def draw(self, users: Tensor, targets: Tensor, generator: torch.Generator) -> Drawn:
-        """Draw negatives for targets ``int64[M]`` of users ``int64[M]``."""
+        """Draw negatives for the targets of a step.
+
+        Parameters
+        ----------
+        users, targets
+            ``int64[M]``: the items to be found, and whose history each is of.
+        generator
+            Decides which are drawn; on the device of the targets.
+        """
         ...
 
 

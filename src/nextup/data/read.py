@@ -132,7 +132,26 @@ def read_log(source: Any, reading: Reading, say: Say) -> tuple[Log, Origin]:
 
 
 def guess_format(path: Path, reading: Reading, say: Say) -> str:
-    """Tell the format of a file from its extension, else from its content (and say so)."""
+    """Tell the format of a file from its extension, else from its content.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reading
+        What is known of it: encoding and delimiter.
+    say
+        Told the guess, where it was made from the content.
+
+    Returns
+    -------
+    A key of `FORMATS`.
+
+    Raises
+    ------
+    InputError
+        If the file is empty or binary.
+    """
     suffix = plain_suffix(path)
     if suffix in EXTENSIONS:
         return EXTENSIONS[suffix]

@@ -99,6 +99,19 @@ class Shop:
 
         The expectation is over what each customer may buy next, not only over what was bought,
         so it carries no luck of the draw. Candidates are the whole catalogue.
+
+        Parameters
+        ----------
+        cases
+            The histories; what was really bought after them is not looked at.
+        seen
+            Whether items of the history are candidates.
+        cutoffs
+            The ``k`` of the metrics.
+
+        Returns
+        -------
+        The expected metrics by name, such as ``"NDCG@10"``.
         """
         totals = {f"{name}@{k}": 0.0 for k in cutoffs for name in ("HR", "NDCG")}
         for at in range(0, len(cases), _CHUNK):

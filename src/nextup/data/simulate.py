@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nextup.data.catalog import Catalog
 from nextup.data.dataset import Dataset
 from nextup.data.rawids import RawIds
+from nextup.data.seed import checked_seed
 from nextup.data.sequences import Sequences
 from nextup.data.shop import GOES_WITH, Floats, Ints, Shop
 from nextup.data.shop_words import CATEGORIES, INTENTS, MAKERS
@@ -46,6 +47,15 @@ def simulate(
     repeats
         Whether an item may be bought again.
 
+    Returns
+    -------
+    The shop, which knows its own law, and in ``dataset`` what was bought.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range.
+
     Examples
     --------
     >>> shop = simulate(n_users=50, n_items=40, seed=3)
@@ -61,7 +71,7 @@ def simulate(
             "simulate: stickiness and follow are probabilities, mean_length is at least 5; given "
             f"{stickiness}, {follow}, {mean_length}"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     drift, taste, goes_with, category = _law(n_items, stickiness, rng)
     start = np.full(len(INTENTS), 1.0 / len(INTENTS))
     extra = rng.geometric(1.0 / (mean_length - 4.0), n_users) - 1

@@ -133,6 +133,15 @@ def _header_is_there(
 def chunk_of(block: Block, layout: Layout, where: str) -> Chunk:
     """Read the rows of one block.
 
+    Parameters
+    ----------
+    block
+        Whole rows of the file.
+    layout
+        How they are laid out.
+    where
+        The file, for messages.
+
     Raises
     ------
     InputError
@@ -199,7 +208,18 @@ def _read_slowly(text: bytes, line: int, layout: Layout, where: str) -> Chunk:
 
 
 def rows_of(block: Block, layout: Layout, where: str) -> Iterator[tuple[int, list[str], str]]:
-    """Yield the line, the fields and the fault (or "") of each row; blank lines are no rows."""
+    """Yield the line, the fields and the fault (or "") of each row; blank lines are no rows.
+
+    Parameters
+    ----------
+    block, layout, where
+        As in `chunk_of`.
+
+    Raises
+    ------
+    InputError
+        If so many quotes are broken that the file is no such table.
+    """
     lines, line = block.text.decode().split("\n")[:-1], block.line
     if not layout.quoted:
         for at, row in enumerate(lines, line):

@@ -140,7 +140,14 @@ def json_chunk(block: Block, mapping: Mapping, first_types: dict[str, type]) -> 
 def text_of(value: Any, role: str, first_types: dict[str, type]) -> tuple[str | None, str]:
     """Return the text form of one value, and what is wrong with it (or "").
 
-    Ids must be all numbers or all text, as `first_types` remembers.
+    Parameters
+    ----------
+    value
+        Of JSON or of a frame.
+    role
+        What it is: ``"user"``, ``"item"``, ``"time"`` or ``"rating"``.
+    first_types
+        Filled in with the type of the first id of each role: ids are all numbers or all text.
     """
     if value is None or value != value:
         return None, ""

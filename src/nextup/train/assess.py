@@ -27,7 +27,25 @@ if TYPE_CHECKING:
 def rank_everywhere(
     fabric: Fabric, model: Recommender, cases: Cases, split: Split, protocol: Protocol
 ) -> CaseRanks:
-    """Rank all cases, each process its share; ranks are gathered, never averaged metrics."""
+    """Rank all cases, each process its share; ranks are gathered, never averaged metrics.
+
+    Parameters
+    ----------
+    fabric
+        The device, and the processes that share the work.
+    model
+        What ranks; it is put into answering mode.
+    cases
+        The histories and the item to find after each.
+    split
+        Where the cases are from; all items that a user ever met are no sampled candidates.
+    protocol
+        How an item is ranked.
+
+    Returns
+    -------
+    The ranks of all cases, on every process.
+    """
     share = slice(fabric.global_rank, None, fabric.world_size)
     mine = Cases(cases.histories.rows(share), cases.targets[share], cases.users[share])
     model.eval()
@@ -87,6 +105,10 @@ def evaluate(
     ------
     RunError
         If the run is not finished, or the dataset is not the one it was fitted on.
+    ConfigError
+        If there is no such part or device.
+    InputError
+        If the dataset cannot be read.
     """
     run = run if isinstance(run, Run) else Run(run)
     if part not in ("valid", "test"):

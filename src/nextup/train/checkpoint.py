@@ -101,6 +101,15 @@ def load(
 ) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
     """Read a checkpoint: fills the optimizer, returns progress and the sets of tensors.
 
+    Parameters
+    ----------
+    file
+        What `save` wrote.
+    device
+        Where the tensors shall lie.
+    optimizer
+        A fresh one, of the same parameters.
+
     Raises
     ------
     RunError

@@ -80,7 +80,21 @@ def sum_over_processes(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> 
 
 
 def gather_arrays(fabric: Fabric, mine: NDArray[np.float64], total: int) -> NDArray[np.float64]:
-    """Put together an array of which process ``r`` holds the entries ``r, r + world, ...``."""
+    """Put together an array of which process ``r`` holds the entries ``r, r + world, ...``.
+
+    Parameters
+    ----------
+    fabric
+        The processes.
+    mine
+        The entries of this one.
+    total
+        How many there are in all.
+
+    Returns
+    -------
+    ``float64[total]``, on every process.
+    """
     if fabric.world_size == 1:
         return mine
     world = fabric.world_size

@@ -8,11 +8,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
 from nextup.data.dataset import Dataset
+from nextup.data.seed import checked_seed
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
 from nextup.errors import ConfigError
@@ -29,7 +29,6 @@ from nextup.train.recipe import resolve
 from nextup.train.run import FORMAT, Run
 
 LearnFrom = Literal["train", "train+valid", "all"]
-HIGHEST_SEED = 2**63 - 1
 
 
 def fit(
@@ -98,7 +97,7 @@ def fit(
     model_config, train_config = resolve(model, recipe, settings)
     if learn_from not in ("train", "train+valid", "all"):
         raise ConfigError(f"learn_from: `{learn_from}` is not one of train, train+valid, all")
-    seed = _checked_seed(seed)
+    seed = checked_seed(seed)
     protocol = protocol or Protocol()
     if model_class(model).learns_by == "gradient":
         train_config = _with_metric(train_config, protocol)
@@ -160,14 +159,6 @@ def fit(
             facts = Loop(job).run()
         _finish(fabric, target, recommender, data, parts, learnt, validates, protocol, facts)
     return target
-
-
-def _checked_seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise ConfigError(f"seed: {seed!r} is no whole number")
-    if not 0 <= seed <= HIGHEST_SEED:
-        raise ConfigError(f"seed: {seed} is out of range; choose one from 0 to {HIGHEST_SEED}")
-    return int(seed)
 
 
 def _learnt(parts: Split, learn_from: str) -> Sequences:

@@ -37,7 +37,13 @@ def is_run(path: Path) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    Raises
+    ------
+    RunError
+        If it cannot be written.
+    """
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
         with partial.open("w", encoding="utf-8") as opened:
@@ -101,7 +107,13 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What was asked for: model, settings, split, protocol, seed and dataset."""
+        """What was asked for: model, settings, split, protocol, seed and dataset.
+
+        Raises
+        ------
+        RunError
+            If there is no run, or its ``config.json`` is not one that `fit` wrote.
+        """
         found = self._json("config.json", "not a run; `nextup fit` makes one")
         missing = [key for key in NEEDED if key not in found]
         odd = [key for key in ("protocol", "dataset") if not isinstance(found.get(key), dict)]
