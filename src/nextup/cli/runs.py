@@ -89,7 +89,9 @@ def fit(
     protocol = make_protocol(candidates, negatives, negatives_seed, seen, ties, cutoffs)
     name = model or (recipe.partition("/")[0] if recipe and "/" in recipe else "sasrec")
     from nextup.train.fit import fit as fit_model
+    from nextup.train.recipe import check_of_use
 
+    check_of_use(name, values)
     with stoppable(resumable=True):
         made = fit_model(
             dataset,

@@ -33,6 +33,25 @@ def recipes(model: str | None = None) -> dict[str, dict[str, Any]]:
     return found
 
 
+def check_of_use(model: str, settings: dict[str, Any]) -> None:
+    """Check that each setting does something: a model that counts is not trained.
+
+    A study gives one setting to all its models, where this is no error.
+
+    Raises
+    ------
+    ConfigError
+        If the model is unknown, or learns by counting and a setting is one of training.
+    """
+    known = model_class(model)
+    for key in settings:
+        training = key in TrainConfig.model_fields and key not in known.Config.model_fields
+        if training and known.learns_by == "counting":
+            raise ConfigError(
+                f"model {model}: learns by counting, so `{key}` would do nothing; leave it out"
+            )
+
+
 def resolve(
     model: str, recipe: str | None = None, settings: dict[str, Any] | None = None
 ) -> tuple[ModelConfig, TrainConfig]:
@@ -50,8 +69,7 @@ def resolve(
     Raises
     ------
     ConfigError
-        For an unknown model, recipe, key, or value, or a setting of training for a model that
-        learns by counting.
+        For an unknown model, recipe, key, or value.
 
     Examples
     --------
@@ -61,7 +79,6 @@ def resolve(
     nextup.errors.ConfigError: model sasrec: unknown key `droput`; did you mean `dropout`?
     """
     config_class = model_class(model).Config
-    counts = model_class(model).learns_by == "counting"
     chosen: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
     if recipe is not None:
         known = recipes(model)
@@ -76,14 +93,10 @@ def resolve(
     for key, value in (settings or {}).items():
         if key in config_class.model_fields:
             chosen["model"][key] = value
-        elif key in TrainConfig.model_fields and counts:
-            raise ConfigError(
-                f"model {model}: learns by counting, so `{key}` would do nothing; leave it out"
-            )
         elif key in TrainConfig.model_fields:
             chosen["train"][key] = value
         else:
-            keys = [*config_class.model_fields, *(() if counts else TrainConfig.model_fields)]
+            keys = [*config_class.model_fields, *TrainConfig.model_fields]
             raise ConfigError(f"model {model}: unknown key `{key}`{suggest(key, keys)}")
     return (
         make_config(config_class, chosen["model"], f"model {model}"),
