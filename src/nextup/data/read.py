@@ -40,7 +40,7 @@ from nextup.data.timecolumn import TimeColumn
 from nextup.errors import InputError, suggest
 
 FORMATS = {
-    "csv": "comma-separated table",
+    "csv": "table, its columns parted by commas or the like",
     "tsv": "tab-separated table",
     "parquet": "Parquet table",
     "jsonl": "JSON lines, one object a line",
