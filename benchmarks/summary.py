@@ -71,6 +71,34 @@ def training() -> Iterator[str]:
     yield origin(found) + "\n"
 
 
+def contrast() -> Iterator[str]:
+    """The contrastive step: seconds an epoch, and memory by the size of the catalogue."""
+    found = load("contrast_speed")
+    if found is not None:
+        yield "## The contrastive family: seconds an epoch on Beauty\n"
+        yield "| who | s/epoch | plain / it | share of drawing views |"
+        yield "|---|---|---|---|"
+        for name, seconds in found["seconds_per_epoch"].items():
+            times, share = found["plain_over"].get(name), found["share_of_views"].get(name)
+            ratio = "" if times is None else f"{times:.1f}"
+            part = "" if share is None else f"{share:.1%}"
+            yield f"| {name} | {seconds:.2f} | {ratio} | {part} |"
+        yield "\nThe plain one pads and contrasts all 50 slots; ours contrast real slots alone.\n"
+        yield origin(found) + "\n"
+    found = load("step_memory")
+    if found is not None:
+        yield "## Memory of an LMA4Rec step by the size of the catalogue\n"
+        yield "| items | weights MB | before the first step MB | peak MB | ms a step |"
+        yield "|---|---|---|---|---|"
+        for row in found["rows"]:
+            yield (
+                f"| {row['items']:,} | {row['weights_mb']} | {row['before_mb']} | "
+                f"{row['peak_mb']:,} | {row['milliseconds_per_step']} |"
+            )
+        yield f"\nBatch {found['batch']}, {found['loss']}.\n"
+        yield origin(found) + "\n"
+
+
 def ranking() -> Iterator[str]:
     """Ranking all test items."""
     found = load("evaluation_speed")
@@ -159,7 +187,7 @@ def quality() -> Iterator[str]:
 def main() -> None:
     """Write the page."""
     lines = ["# Results\n", "Made by `python benchmarks/summary.py` from the files beside it.\n"]
-    for part in (quality, command_line, training, ranking, answering, preparing):
+    for part in (quality, command_line, training, contrast, ranking, answering, preparing):
         lines += list(part())
     (RESULTS / "README.md").write_text("\n".join(lines).rstrip() + "\n")
 

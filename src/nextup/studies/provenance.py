@@ -49,16 +49,17 @@ def commit(also: Sequence[Path] = ()) -> str | None:
 def command() -> str:
     """Return the command line as it is usually typed, without what is particular to a machine."""
     program = Path(sys.argv[0] or "python")
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     if program.name == "__main__.py" and program.parent.name == "nextup":
-        return " ".join(["nextup", *sys.argv[1:]])
+        return " ".join(["nextup", *words])
     runs_it = {".py": "python", ".sh": "bash"}.get(program.suffix)
     if runs_it is None:
-        return " ".join([program.name, *sys.argv[1:]])
+        return " ".join([program.name, *words])
     try:
         shown = program.resolve().relative_to(PACKAGE.parents[1])
     except ValueError:
         shown = Path(program.name)
-    return " ".join([runs_it, shown.as_posix(), *sys.argv[1:]])
+    return " ".join([runs_it, shown.as_posix(), *words])
 
 
 def _processor() -> str:
