@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from nextup.data.batches import TrainingStream
 from nextup.data.public import read_public
+from nextup.data.stream import TrainingStream
 from nextup.evaluation.protocol import Protocol
 from nextup.models.base import make_model
 from nextup.train.config import TrainConfig

@@ -63,7 +63,7 @@ def beauty() -> tuple[Sequences, int, str]:
 def encoded(model: Recommender, cases: Cases, rows: slice) -> torch.Tensor:
     spans = cases.histories.rows(rows)
     items = torch.from_numpy(spans.items)
-    batch = gather(items, spans.starts, spans.ends, model.config.max_length)
+    batch = gather(items, spans.starts, spans.ends, model.max_length)
     return batch.in_source_order(model.query(batch))
 
 
@@ -195,7 +195,7 @@ def main() -> None:
             torch.mm(some, vectors.T, out=buffer[: len(some)])
 
     width, layers = options.width, len(model.blocks)
-    read = int(np.minimum(histories.lengths, model.config.max_length).sum()) // (-(-m // 512))
+    read = int(np.minimum(histories.lengths, model.max_length).sum()) // (-(-m // 512))
     token, inner = torch.randn(read, width), torch.randn(read, 4 * width)
     dense = [torch.randn(width, n * width) for n in (3, 1, 4)]
     contract = torch.randn(4 * width, width)

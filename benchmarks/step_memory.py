@@ -26,8 +26,8 @@ def one(n_items: int, steps: int) -> dict[str, float]:
     """Run some steps and return peaks in MB and milliseconds a step."""
     import time
 
-    from nextup.data.batches import TrainingStream
     from nextup.data.sequences import Sequences
+    from nextup.data.stream import TrainingStream
     from nextup.models.base import make_model
 
     rng = np.random.default_rng(0)

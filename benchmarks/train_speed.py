@@ -98,7 +98,7 @@ def profile(train: Any, n_items: int, loss: str, steps: int = 15) -> list[dict[s
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record_operators
 
-    from nextup.data.batches import TrainingStream
+    from nextup.data.stream import TrainingStream
     from nextup.models.base import make_model
 
     model = make_model("sasrec", n_items, SETTINGS[loss])

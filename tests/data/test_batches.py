@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 
 from nextup.data.batches import (
     Batch,
-    TargetMode,
-    TrainingStream,
     batch_of_lists,
     batch_of_one,
     gather,
-    hash_seed,
     items_on,
 )
 from nextup.data.negatives import UniformNegatives
 from nextup.data.sequences import Sequences
 from nextup.data.split import leave_one_out
+from nextup.data.stream import Samples, TrainingStream, Windows, hash_seed
 from nextup.errors import InputError
 
-MODES: list[TargetMode] = ["every", "prefix", "last"]
+MODES: list[Samples] = ["every", "prefix", "last", Windows(1), Windows(3)]
 histories = st.lists(
     st.lists(st.integers(1, 40), min_size=1, max_size=9), min_size=1, max_size=10
 ).filter(lambda rows: any(len(row) >= 2 for row in rows))
@@ -48,7 +46,7 @@ def samples(batch: Batch) -> list[Sample]:
     ]
 
 
-def naive(rows: list[list[int]], mode: TargetMode, max_length: int) -> Counter[Sample]:
+def naive(rows: list[list[int]], mode: Samples, max_length: int) -> Counter[Sample]:
     """What an epoch must hold, written out."""
     found: list[Sample] = []
     for user, row in enumerate(rows):
@@ -57,6 +55,12 @@ def naive(rows: list[list[int]], mode: TargetMode, max_length: int) -> Counter[S
         if mode == "every":
             read, aims = row[:-1][-max_length:], row[1:][-max_length:]
             found.append((user, tuple(read), tuple(aims)))
+        elif isinstance(mode, Windows):
+            size = max_length + mode.targets
+            for end in range(min(size, len(row)), len(row) + 1):
+                window = row[max(end - size, 0) : end]
+                read, aims = window[: -mode.targets], window[-mode.targets :]
+                found.append((user, tuple(read) or (0,), tuple(aims)))
         elif mode == "last":
             found.append((user, tuple(row[:-1][-max_length:]), (row[-1],)))
         else:
@@ -73,7 +77,7 @@ def epoch_of(stream: TrainingStream, epoch: int = 0) -> list[Batch]:
 @settings(max_examples=50, deadline=None)
 @given(histories, st.sampled_from(MODES), st.integers(1, 10), st.integers(1, 7), st.integers(0, 3))
 def test_an_epoch_holds_exactly_the_samples_of_its_mode(
-    rows: list[list[int]], mode: TargetMode, max_length: int, size: int, epoch: int
+    rows: list[list[int]], mode: Samples, max_length: int, size: int, epoch: int
 ) -> None:
     train = Sequences.from_lists(rows)
     stream = TrainingStream(train, targets=mode, max_length=max_length, batch_size=size)
@@ -91,6 +95,11 @@ def test_the_three_modes_by_hand() -> None:
     found = {}
     for mode in MODES:
         (batch,) = epoch_of(TrainingStream(train, targets=mode, max_length=2))
+        assert batch.targets is not None and batch.places is not None
+        histories = [[1, 2, 3, 4], [5], [6, 7]]
+        owners = np.repeat(np.arange(len(batch)), batch.lengths)[batch.target_at]
+        for aim, place, row in zip(batch.targets.tolist(), batch.places, owners, strict=True):
+            assert histories[int(batch.users[row])][place] == aim
         found[mode] = sorted(samples(batch))
     assert found["every"] == [(0, (2, 3), (3, 4)), (2, (6,), (7,))]
     assert found["prefix"] == [
@@ -100,20 +109,61 @@ def test_the_three_modes_by_hand() -> None:
         (2, (6,), (7,)),
     ]
     assert found["last"] == [(0, (2, 3), (4,)), (2, (6,), (7,))]
+    assert found[Windows(1)] == [(0, (1, 2), (3,)), (0, (2, 3), (4,)), (2, (6,), (7,))]
+    assert found[Windows(3)] == [(0, (1,), (2, 3, 4)), (2, (0,), (6, 7))]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_prefix_samples_are_spans_and_never_copies(mode: TargetMode) -> None:
+def test_prefix_samples_are_spans_and_never_copies(mode: Samples) -> None:
     train = Sequences.from_lists([list(range(1, 41))] * 3)
     stream = TrainingStream(train, targets=mode)
     assert stream.items.data_ptr() == torch.from_numpy(train.items).data_ptr()
-    assert len(stream.starts) == (39 * 3 if mode == "prefix" else 3)
+    assert stream.rows == 3 * {"prefix": 39, Windows(3): 1, Windows(1): 1}.get(mode, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories, st.integers(1, 5), st.integers(1, 6))
+def test_whole_histories_are_rows_without_targets(
+    rows: list[list[int]], max_length: int, size: int
+) -> None:
+    train = Sequences.from_lists(rows)
+    expected = {
+        "whole": [tuple(row[-max_length:]) for row in rows],
+        "whole_prefix": [
+            tuple(row[:end][-max_length:]) for row in rows for end in range(1, len(row) + 1)
+        ],
+    }
+    modes: list[Samples] = ["whole", "whole_prefix"]
+    for mode in modes:
+        found: list[tuple[int, ...]] = []
+        for batch in epoch_of(
+            TrainingStream(train, targets=mode, max_length=max_length, batch_size=size)
+        ):
+            assert batch.targets is None and batch.row_total == len(batch)
+            found += [tuple(t) for t in np.split(batch.tokens.numpy(), np.cumsum(batch.lengths))]
+            found = [row for row in found if len(row)]
+        assert sorted(found) == sorted(expected[str(mode)])
+
+
+@given(histories, st.integers(1, 9))
+def test_a_batch_cut_short_or_read_from_its_end_keeps_the_latest_items(
+    rows: list[list[int]], count: int
+) -> None:
+    batch, short = batch_of_lists(rows, 9), batch_of_lists(rows, count)
+    cut = batch.cut(count)
+    for row, items in zip(
+        cut.rows, np.split(cut.tokens.numpy(), np.cumsum(cut.lengths)), strict=False
+    ):
+        assert items.tolist() == rows[row][-count:]
+    assert sorted(cut.lengths) == sorted(short.lengths)
+    for row, items in zip(batch.rows, batch.latest(count).tolist(), strict=True):
+        assert items == ([0] * count + rows[row])[-count:]
 
 
 @settings(max_examples=40, deadline=None)
 @given(histories, st.sampled_from(MODES), st.integers(1, 5))
 def test_no_validation_or_test_item_is_in_any_batch(
-    rows: list[list[int]], mode: TargetMode, size: int
+    rows: list[list[int]], mode: Samples, size: int
 ) -> None:
     whole = Sequences.from_lists(rows)
     assume(any(len(row) >= 4 for row in rows))
@@ -131,7 +181,7 @@ def test_no_validation_or_test_item_is_in_any_batch(
 @settings(max_examples=40, deadline=None)
 @given(histories, st.sampled_from(MODES), st.integers(2, 4), st.integers(1, 9))
 def test_processes_share_out_each_step_and_divide_by_the_same_total(
-    rows: list[list[int]], mode: TargetMode, world: int, size: int
+    rows: list[list[int]], mode: Samples, world: int, size: int
 ) -> None:
     train = Sequences.from_lists(rows)
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextup.data.batches import Batch, TrainingStream
+from nextup.data.batches import Batch
 from nextup.data.catalog import Catalog
 from nextup.data.dataset import Dataset
 from nextup.data.rawids import RawIds
 from nextup.data.sequences import Sequences
+from nextup.data.stream import Stream
 from nextup.models.base import Recommender, available_models, make_model
 
 N_ITEMS, MAX_LENGTH = 40, 8
@@ -57,6 +58,21 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bpr", "negatives": 3, "tied": False},
         {"loss": "bce", "targets": "prefix", "negatives": 4, "hidden": 24, "layers": 1},
         {"loss": "gbce", "targets": "prefix", "negatives": 5, "calibration": 0.3, "layers": 1},
+    ],
+    "srgnn": [
+        {"loss": "softmax"},
+        {"loss": "softmax", "targets": "last", "steps": 2, "counted_edges": True},
+        {"loss": "bce", "negatives": 3},
+    ],
+    "gcsan": [
+        {"loss": "softmax"},
+        {"loss": "bpr", "layers": 1, "steps": 2, "negatives": 5},
+        {"loss": "softmax", "targets": "last", "layers": 0, "attention_weight": 0.0},
+    ],
+    "nextitnet": [
+        {"dilations": [1, 2], "l2": 0.01},
+        {"block": "a", "dilations": [1, 2, 4], "targets": "prefix", "tied": True, "bias": False},
+        {"loss": "bce", "dilations": [1, 2], "negatives": 2},
     ],
     "cl4srec": [
         {"loss": "bce"},
@@ -128,7 +144,9 @@ class Form:
         """A model with fresh weights (a counting one is empty)."""
         torch.manual_seed(seed)
         model = make_model(self.model, N_ITEMS, self.all_settings(**more))
+        model.meet(dataset_of(shop()).catalog)
         model.prepare(shop(), torch.device("cpu"))
+        model.begin_stage(model.stages()[-1].name, resumed=False)
         model.begin_epoch(0)
         return model
 
@@ -141,6 +159,7 @@ class Form:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(torch.randn(parameter.shape) * 0.3)
+            model.conclude(shop(), torch.device("cpu"))
         return model.eval()
 
 
@@ -170,17 +189,9 @@ def dataset_of(sequences: Sequences, n_items: int = N_ITEMS) -> Dataset:
     )
 
 
-def stream_of(
-    model: Recommender, train: Sequences, batch_size: int = 256, seed: int = 0
-) -> TrainingStream:
-    return TrainingStream(
-        train,
-        targets=model.targets,
-        max_length=model.config.max_length,
-        batch_size=batch_size,
-        negatives=model.negative_sampler(train, torch.device("cpu")),
-        seed=seed,
-    )
+def stream_of(model: Recommender, train: Sequences, batch_size: int = 256, seed: int = 0) -> Stream:
+    device = torch.device("cpu")
+    return model.training_stream(train, batch_size=batch_size, seed=seed, device=device)
 
 
 def first_batch(model: Recommender, train: Sequences | None = None) -> Batch:

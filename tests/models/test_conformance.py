@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from nextup.errors import ConfigError
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
 from nextup.evaluation.retrieval import top_items
-from nextup.models.base import item_counts, make_model
+from nextup.models.base import Recommender, item_counts, make_model
+from nextup.models.next_item import NextItemRecommender
 from nextup.models.store import load_model, save_model
 
 every_form = pytest.mark.parametrize("form", forms(), ids=str)
@@ -42,10 +44,14 @@ def histories(count: int = 50, seed: int = 3) -> list[list[int]]:
     ]
 
 
+def says_a_state_everywhere(model: Recommender) -> TypeGuard[NextItemRecommender]:
+    return isinstance(model, NextItemRecommender) and model.reads_out == "every"
+
+
 @every_form
 def test_shapes(form: Form) -> None:
     model = form.lively()
-    batch = batch_of_lists(histories(7), model.config.max_length)
+    batch = batch_of_lists(histories(7), model.max_length)
     with torch.no_grad():
         assert model.scores(batch).shape == (7, N_ITEMS + 1)
         if model.factors:
@@ -54,7 +60,7 @@ def test_shapes(form: Form) -> None:
             assert model.query(batch).shape == (7, vectors.shape[1])
             bias = model.item_bias()
             assert bias is None or bias.shape == (N_ITEMS + 1,)
-        if hasattr(model, "encode"):
+        if says_a_state_everywhere(model):
             assert len(model.encode(batch, last_only=False)) == len(batch.tokens)
             assert len(model.encode(batch, last_only=True)) == 7
 
@@ -70,7 +76,7 @@ def test_a_model_says_what_it_is(form: Form) -> None:
 @every_form
 def test_what_comes_later_never_changes_what_was_said_before(form: Form) -> None:
     model = form.lively()
-    if not hasattr(model, "encode"):
+    if not says_a_state_everywhere(model):
         pytest.skip("reads out one state a history")
     rows = [[3, 1, 4, 1, 5, 9, 2, 6], [7, 8], [5, 3, 5, 8, 9, 7, 9]]
     before = model.encode(batch_of_lists(rows, MAX_LENGTH), last_only=False)
@@ -87,7 +93,7 @@ def test_what_comes_later_never_changes_what_was_said_before(form: Form) -> None
 @every_form
 def test_the_state_after_the_last_item_is_that_of_the_full_output(form: Form) -> None:
     model = form.lively()
-    if not hasattr(model, "encode"):
+    if not says_a_state_everywhere(model):
         pytest.skip("reads out one state a history")
     batch = batch_of_lists(histories(), MAX_LENGTH)
     full = model.encode(batch, last_only=False)[batch.last_at]
@@ -97,7 +103,7 @@ def test_the_state_after_the_last_item_is_that_of_the_full_output(form: Form) ->
 @every_form
 def test_scores_do_not_depend_on_what_else_is_in_the_batch(form: Form) -> None:
     model, rows = form.lively(), histories()
-    limit = model.config.max_length
+    limit = model.max_length
     together = scores_of(model, batch_of_lists(rows, limit))
     alone = torch.cat([scores_of(model, batch_of_lists([row], limit)) for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
@@ -109,7 +115,7 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(form: Form) -> None:
 @every_form
 def test_only_the_latest_items_are_read(form: Form) -> None:
     model = form.lively()
-    limit = model.config.max_length
+    limit = model.max_length
     long = [row * 3 for row in histories(20) if len(row) >= limit]
     rows = [[*[11] * 500, *row] for row in long]
     found = scores_of(model, batch_of_lists(rows, limit))
@@ -123,7 +129,7 @@ def test_users_and_lengths_never_met_get_scores(form: Form) -> None:
     if not form.counts:
         model.train(False)
     rows = [[n] for n in range(1, N_ITEMS + 1)] + [[5] * n for n in range(1, 3 * MAX_LENGTH)]
-    found = scores_of(model, batch_of_lists(rows, model.config.max_length))
+    found = scores_of(model, batch_of_lists(rows, model.max_length))
     assert torch.isfinite(found).all()
 
 
@@ -153,7 +159,7 @@ def test_neither_padding_nor_a_seen_item_is_ever_recommended(form: Form) -> None
 @every_form
 def test_a_saved_model_gives_identical_scores(form: Form, tmp_path: Path) -> None:
     model, data = form.lively(), dataset_of(shop())
-    batch = batch_of_lists(histories(), model.config.max_length)
+    batch = batch_of_lists(histories(), model.max_length)
     save_model(model, tmp_path / "kept", data.catalog, item_counts(shop(), N_ITEMS))
     loaded = load_model(tmp_path / "kept")[0]
     assert type(loaded) is type(model) and loaded.config == model.config
@@ -171,7 +177,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known(form: Form) -> Non
 def test_answering_leaves_no_trace_in_the_model(form: Form) -> None:
     model = form.lively()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batch = batch_of_lists(histories(), model.config.max_length)
+    batch = batch_of_lists(histories(), model.max_length)
     first, second = scores_of(model, batch), scores_of(model, batch)
     assert torch.equal(first, second)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

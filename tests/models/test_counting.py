@@ -37,7 +37,7 @@ def counted(name: str, rows: list[list[int]], n_items: int, **settings: object) 
 
 
 def score(model: Recommender, history: list[int]) -> list[float]:
-    return model.scores(batch_of_lists([history], model.config.max_length))[0].tolist()
+    return model.scores(batch_of_lists([history], model.max_length))[0].tolist()
 
 
 @settings(max_examples=60, deadline=None)

@@ -85,7 +85,7 @@ def train(
 def hit_rate(model: Recommender, histories: Sequences) -> float:
     """How often a history's last item is the best of those not in it."""
     rows = [row[:-1].tolist() for row in histories]
-    scores = scores_of(model, batch_of_lists(rows, model.config.max_length))
+    scores = scores_of(model, batch_of_lists(rows, model.max_length))
     for row, read in zip(scores, rows, strict=True):
         row[torch.tensor(read) - 1] = -torch.inf
     last = torch.tensor([int(row[-1]) for row in histories]) - 1
@@ -139,7 +139,7 @@ def test_the_numbers_of_items_mean_nothing(form: Form) -> None:
         )
     else:
         relabelled(other, numbers)
-    limit = one.config.max_length
+    limit = one.max_length
     before = scores_of(one, batch_of_lists(rows, limit))
     after = scores_of(other, batch_of_lists(renamed, limit))
     torch.testing.assert_close(after[:, numbers[1:] - 1], before, atol=1e-5, rtol=1e-5)

@@ -55,7 +55,7 @@ def test_top_k_of_a_large_row_in_single_precision() -> None:
 def test_lists_are_the_best_unseen_items(name: str, tmp_path: Path) -> None:
     recommender = saved(name, tmp_path)
     lists = [row.tolist() for row in histories(seed=4)]
-    batch = batch_of_lists(lists, recommender.model.config.max_length)
+    batch = batch_of_lists(lists, recommender.model.max_length)
     with torch.no_grad():
         scores = batch.in_source_order(recommender.model.scores(batch)).clone()
     scores[:, 0] = -torch.inf

@@ -1,32 +1,25 @@
-"""Batches: spans gathered into one packed tensor, and the stream of them that training reads.
+"""Batches: spans gathered into one packed tensor.
 
 A batch is packed: the items of all its histories stand one after the other, without padding, so
 that no layer ever computes on padding (86-89 % of a batch padded to 50 would be padding on the
 papers' sets). Rows are sorted by length, shortest first, so that rows of equal length are one
 block; `padded()` gives the classic right-padded matrix to a model that wants it.
-
-Everything random is a function of ``(seed, epoch, step)`` alone, so a run can be resumed at any
-step and go on as if it had never stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nextup.data.negatives import NegativeSampler
 from nextup.data.sequences import Sequences
 from nextup.errors import InputError
 
 _EMPTY = "a history is empty; give at least one known item or ask for popular ones"
-
-TargetMode = Literal["every", "prefix", "last"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +35,7 @@ class Batch:
     rows
         ``int64[B]`` on the host: which history of the source each row is (rows are sorted).
     users
-        ``int64[B]``: whose history it is, where known (otherwise the row's number).
+        ``int64[B]``: whose history it is (row in the dataset), -1 where nobody said.
     targets, target_at
         ``int64[M]``: the items to find, and for each the index into `tokens` of the item it
         follows. None outside of training.
@@ -50,6 +43,9 @@ class Batch:
         ``int64[M, n]``, one set for each target, or ``int64[n]``, one set for all.
     negative_log_q, target_log_q
         Log-probability of having been drawn, shaped like `negatives` and `targets`.
+    places
+        ``int64[M]`` on the host: which item of its user's training history each target is,
+        counted from 0; so many items come before it.
     target_total, row_total
         Targets and rows of the whole step over all processes: what a mean over targets or over
         rows divides by.
@@ -77,6 +73,7 @@ class Batch:
     ago: Tensor | None = None
     copies: int = 1
     keeps_padding: bool = False
+    places: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -99,6 +96,24 @@ class Batch:
         items[mask.to(self.device)] = self.tokens
         return items
 
+    def latest(self, count: int) -> Tensor:
+        """``int64[B, count]``: the last `count` items of each row, padded with 0 on the left."""
+        back = torch.arange(count - 1, -1, -1, device=self.device)
+        at = self.last_at[:, None] - back
+        lengths = torch.from_numpy(self.lengths).to(self.device)
+        return self.tokens[at.clamp_(min=0)].masked_fill_(back >= lengths[:, None], 0)
+
+    def cut(self, max_length: int) -> Batch:
+        """Return the rows cut to their last `max_length` items, without targets."""
+        if int(self.lengths.max()) <= max_length:
+            return Batch(self.tokens, self.lengths, self.rows, self.users, ago=self.ago)
+        lengths = np.minimum(self.lengths, max_length)
+        ends = np.cumsum(self.lengths)
+        after = np.repeat(ends, self.lengths) - np.arange(len(self.tokens))
+        kept = torch.from_numpy(np.flatnonzero(after <= max_length)).to(self.device)
+        ago = None if self.ago is None else self.ago[kept]
+        return Batch(self.tokens[kept], lengths, self.rows, self.users, ago=ago)
+
     def in_source_order(self, values: Tensor) -> Tensor:
         """Undo the sorting by length: row ``r`` of the result belongs to history ``r``."""
         if len(self) == 1 or bool((self.rows[1:] > self.rows[:-1]).all()):
@@ -114,6 +129,8 @@ def gather(
     ends: NDArray[np.int64],
     max_length: int,
     users: NDArray[np.int64] | None = None,
+    *,
+    empty_as_padding: bool = False,
 ) -> Batch:
     """Collect spans of `items` into a batch; each is cut to its last `max_length` items.
 
@@ -126,7 +143,9 @@ def gather(
     max_length
         The most items a row keeps (its latest).
     users
-        ``int64[B]``: whose spans they are; by default their position.
+        ``int64[B]``: whose spans they are; by default nobody's (-1).
+    empty_as_padding
+        Make one token of padding of an empty span instead of refusing it.
 
     Raises
     ------
@@ -136,14 +155,30 @@ def gather(
     starts = np.maximum(starts, ends - max_length)
     lengths = ends - starts
     if len(lengths) and lengths.min() < 1:
-        raise InputError(_EMPTY)
+        if not empty_as_padding:
+            raise InputError(_EMPTY)
+        return _with_padding(items, starts, ends, max_length, users)
     order = np.argsort(lengths, kind="stable")
     starts, lengths = starts[order], lengths[order]
     offsets = np.cumsum(lengths) - lengths
     index = np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
     tokens = items[torch.from_numpy(index).to(items.device)].long()
-    owners = order if users is None else users[order]
+    owners = np.full(len(order), -1) if users is None else users[order]
     return Batch(tokens, lengths, order, torch.from_numpy(owners).to(items.device))
+
+
+def _with_padding(
+    items: Tensor,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    max_length: int,
+    users: NDArray[np.int64] | None,
+) -> Batch:
+    """Gather as if each empty span were some other item, then make padding of it."""
+    empty = ends <= starts
+    batch = gather(items, np.where(empty, 0, starts), np.where(empty, 1, ends), max_length, users)
+    hidden = torch.from_numpy(np.repeat(empty[batch.rows], batch.lengths)).to(items.device)
+    return replace(batch, tokens=batch.tokens.masked_fill(hidden, 0))
 
 
 def batch_of_one(
@@ -159,8 +194,8 @@ def batch_of_one(
     if len(history) == 0:
         raise InputError(_EMPTY)
     tokens = torch.from_numpy(history[-max_length:].astype(np.int64)).to(device)
-    first = np.zeros(1, dtype=np.int64)
-    return Batch(tokens, np.array([len(tokens)]), first, torch.from_numpy(first).to(device))
+    unknown = torch.full((1,), -1, device=device)
+    return Batch(tokens, np.array([len(tokens)]), np.zeros(1, dtype=np.int64), unknown)
 
 
 def items_on(sequences: Sequences, device: torch.device | str) -> Tensor:
@@ -183,122 +218,3 @@ def batch_of_lists(
     sequences = Sequences.from_lists(histories)
     items = torch.from_numpy(sequences.items).to(device)
     return gather(items, sequences.starts, sequences.ends, max_length)
-
-
-class TrainingStream:
-    """The batches of training: shuffled by ``(seed, epoch)``, cut into steps, shared by processes.
-
-    Parameters
-    ----------
-    train
-        One training history a user.
-    targets
-        ``"every"``: one row a user, a target after every item. ``"prefix"``: every prefix is a
-        row of its own with one target (a span, never a copy). ``"last"``: one row a user, only
-        its last item is a target.
-    max_length
-        The most items a row reads.
-    batch_size
-        Rows of a step, over all processes together.
-    negatives
-        What draws the items a target is compared with; None where the loss needs none.
-    seed
-        With the epoch and the step it decides everything random.
-    device
-        Where the items are kept and the batches are made.
-    rank, world
-        This process and how many there are; each takes every ``world``-th row of a step.
-    """
-
-    def __init__(
-        self,
-        train: Sequences,
-        *,
-        targets: TargetMode = "every",
-        max_length: int = 50,
-        batch_size: int = 256,
-        negatives: NegativeSampler | None = None,
-        seed: int = 0,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        long = np.flatnonzero(train.lengths >= 2)
-        if len(long) == 0:
-            raise InputError("training: no history has two items; there is no step to learn from")
-        self.targets = targets
-        self.max_length = max_length
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank, self.world = rank, world
-        self.items = items_on(train, device)
-        self.negatives = negatives
-        self.users, self.starts, self.ends = long, train.starts[long], train.ends[long]
-        if targets == "prefix":
-            counts = self.ends - self.starts - 1
-            self.users = np.repeat(long, counts)
-            within = np.arange(len(self.users)) - np.repeat(np.cumsum(counts) - counts, counts)
-            self.starts = np.repeat(self.starts, counts)
-            self.ends = self.starts + within + 2  # the last item of the span is the target
-
-    def __len__(self) -> int:
-        """Steps of an epoch."""
-        return -(-len(self.users) // self.batch_size)
-
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """Return the order in which `epoch` visits the samples."""
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.users))
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[int, Batch]]:
-        """Yield ``(step, batch)`` of an epoch from `first_step` on."""
-        order = self.order(epoch)
-        for step in range(first_step, len(self)):
-            yield step, self.batch(order, epoch, step)
-
-    def batch(self, order: NDArray[np.int64], epoch: int, step: int) -> Batch:
-        """Return this process's share of the batch of one step."""
-        chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-        # A step with fewer rows than processes repeats rows, so that none stands idle.
-        chosen = chosen if len(chosen) >= self.world else np.resize(chosen, self.world)
-        starts, ends = self.starts[chosen], self.ends[chosen] - 1
-        read = np.minimum(ends - starts, self.max_length)
-        total = int(read.sum()) if self.targets == "every" else len(chosen)
-        mine = chosen[np.argsort(read, kind="stable")][self.rank :: self.world]
-        starts, ends = self.starts[mine], self.ends[mine] - 1
-        batch = gather(self.items, starts, ends, self.max_length, self.users[mine])
-        starts, ends = starts[batch.rows], ends[batch.rows]
-        lasts = np.cumsum(batch.lengths) - 1
-        if self.targets == "every":
-            at = np.arange(len(batch.tokens))
-            follows = at + np.repeat(ends - 1 - lasts, batch.lengths) + 1
-            owners = np.repeat(self.users[mine][batch.rows], batch.lengths)
-        else:
-            at, follows, owners = lasts, ends, self.users[mine][batch.rows]
-        device = self.items.device
-        targets = self.items[torch.from_numpy(follows).to(device)].long()
-        sets: dict[str, Any] = {}
-        if self.negatives is not None:
-            seed = hash_seed(self.seed, epoch, step, self.rank)
-            generator = torch.Generator(device=device).manual_seed(seed)
-            drawn = self.negatives.draw(torch.from_numpy(owners).to(device), targets, generator)
-            sets = {
-                "negatives": drawn.items,
-                "negative_log_q": drawn.log_q,
-                "target_log_q": drawn.target_log_q,
-            }
-        return Batch(
-            tokens=batch.tokens,
-            lengths=batch.lengths,
-            rows=batch.rows,
-            users=batch.users,
-            targets=targets,
-            target_at=torch.from_numpy(at).to(device),
-            target_total=total,
-            row_total=len(chosen),
-            **sets,
-        )
-
-
-def hash_seed(*parts: int) -> int:
-    """Mix whole numbers into one seed of 63 bits; the same parts always give the same seed."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

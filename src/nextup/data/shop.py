@@ -207,11 +207,6 @@ class Shop:
         return 1.0 - self._mixed(last, spent, partners[:, None])
 
 
-@dataclass(frozen=True)
-class _Reads:
-    max_length: int
-
-
 class Oracle(torch.nn.Module):
     """The best possible recommender of a shop; it can be ranked like any other model."""
 
@@ -222,7 +217,7 @@ class Oracle(torch.nn.Module):
         super().__init__()
         self.shop = shop
         self.n_items = shop.n_items
-        self.config = _Reads(int(shop.dataset.sequences.lengths.max()))
+        self.max_length = int(shop.dataset.sequences.lengths.max())
 
     def scores(self, batch: Batch) -> torch.Tensor:
         """``[B, I + 1]``: the exact probability of each next item, in the batch's row order."""

@@ -96,6 +96,7 @@ def rank_cases(
     protocol: Protocol,
     *,
     whole: Sequences | None = None,
+    seen: Sequences | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Progress | None = None,
@@ -112,6 +113,8 @@ def rank_cases(
         Candidates, seen items and ties.
     whole
         Everything each user did, one span a user; needed only for sampled candidates.
+    seen
+        ``m`` spans: what counts as seen, where that is not what is read.
     device
         Where the model is.
     batch_size
@@ -133,7 +136,8 @@ def rank_cases(
             f"evaluation: a held-out item is not one of the model's {n_items} items; "
             "evaluate on the dataset the model was fitted on"
         )
-    history_rows, history_items = unique_pairs(cases.histories, n_items)
+    seen = cases.histories if seen is None else seen
+    history_rows, history_items = unique_pairs(seen, n_items)
     met_target = np.zeros(m, dtype=bool)
     met_target[history_rows[history_items == targets[history_rows]]] = True
     negatives: NDArray[np.int64] | None = None
@@ -151,7 +155,13 @@ def rank_cases(
     off = items != targets[rows]  # the target itself is never taken off
     counter = _Counter(n_items, targets, _spans(rows[off], items[off], m), protocol, negatives)
     visit_scores(
-        model, cases.histories, counter, device=device, batch_size=batch_size, progress=progress
+        model,
+        cases.histories,
+        counter,
+        device=device,
+        batch_size=batch_size,
+        users=cases.users,
+        progress=progress,
     )
     ranks = counter.full
     above = pool = level = None

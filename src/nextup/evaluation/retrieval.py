@@ -131,11 +131,13 @@ def top_items(
     k: int,
     *,
     exclude_seen: bool = True,
+    seen: Sequences | None = None,
     exclude: NDArray[np.int64] | None = None,
     only: NDArray[np.int64] | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     catalogue: Catalogue | None = None,
+    users: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Recommend `k` items for each history, best first.
@@ -150,6 +152,8 @@ def top_items(
         How many items.
     exclude_seen
         Whether the items of a history (all of it, not only what the model reads) are left out.
+    seen
+        ``m`` spans: what counts as seen, where that is not the history.
     exclude
         Item numbers left out for everyone.
     only
@@ -160,6 +164,9 @@ def top_items(
         Histories encoded together.
     catalogue
         The model's items laid out for `only`, where the caller keeps them.
+    users
+        ``int64[m]``: whose histories they are (rows of the dataset the model was fitted on); by
+        default nobody's.
     progress
         Called with ``(histories done, histories in all)``.
 
@@ -170,10 +177,11 @@ def top_items(
         infinity.
     """
     n = model.n_items
+    seen = histories if seen is None else seen
     if len(histories) == 1 and only is None and catalogue is not None and 0 < k <= n:
-        seen = histories[0]
-        banned = exclude if exclude is not None else seen[:0]
-        left_out = np.concatenate([seen, banned]) if exclude_seen else banned
+        met = seen[0]
+        banned = exclude if exclude is not None else met[:0]
+        left_out = np.concatenate([met, banned]) if exclude_seen else banned
         return _for_one(model, histories, k, left_out, catalogue, device)
     items = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf)
@@ -190,7 +198,7 @@ def top_items(
         if not model.factors:  # these scores may be the model's own memory
             found = found.clone(memory_format=torch.contiguous_format)
         if exclude_seen:
-            spans = histories.rows(block.cases)
+            spans = seen.rows(block.cases)
             column = column_of[spans.items[spans.positions()]]
             row = np.repeat(np.arange(len(block.cases)), spans.lengths)[column >= 0]
             at = torch.from_numpy(row).to(device), torch.from_numpy(column[column >= 0]).to(device)
@@ -211,6 +219,7 @@ def top_items(
             batch_size=batch_size,
             only=wanted,
             catalogue=catalogue,
+            users=users,
             progress=progress,
         )
     return items, scores
@@ -226,7 +235,7 @@ def _for_one(
     device: torch.device | str,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Answer one history, where the machinery for many would take most of the time."""
-    batch = batch_of_one(history[0], model.config.max_length, device)
+    batch = batch_of_one(history[0], model.max_length, device)
     # Up to a few million numbers, waiting for a second core costs more than it gives.
     threads = one_thread if catalogue.items.numel() < 1 << 22 else nullcontext()
     with answering(model), threads:

@@ -41,15 +41,6 @@ Progress = Callable[[int, int], None]
 """Called with ``(cases done, cases in all)``."""
 
 
-class Settings(Protocol):
-    """What evaluation asks of a model's settings."""
-
-    @property
-    def max_length(self) -> int:
-        """The most items of a history that the model reads."""
-        ...
-
-
 class Scorer(Protocol):
     """What evaluation asks of a model; every `nextup.models.Recommender` has it."""
 
@@ -57,8 +48,8 @@ class Scorer(Protocol):
     training: bool
 
     @property
-    def config(self) -> Settings:
-        """The model's settings."""
+    def max_length(self) -> int:
+        """The most items of a history that the model reads."""
         ...
 
     @property
@@ -233,6 +224,7 @@ def visit_scores(
     batch_size: int = 512,
     only: NDArray[np.int64] | None = None,
     catalogue: Catalogue | None = None,
+    users: NDArray[np.int64] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Score every item for every history, a block at a time.
@@ -253,6 +245,9 @@ def visit_scores(
         Item numbers to score; by default all, in order.
     catalogue
         The model's items laid out for `only`, where the caller keeps them.
+    users
+        ``int64[m]``: whose histories they are (rows of the dataset the model was fitted on); by
+        default nobody's.
     progress
         Called as cases are done.
 
@@ -266,7 +261,7 @@ def visit_scores(
     m, device = len(histories), torch.device(device)
     if m == 0:
         return
-    read = np.minimum(histories.lengths, model.config.max_length)
+    read = np.minimum(histories.lengths, model.max_length)
     buffer_bytes = CPU_BUFFER if device.type == "cpu" else DEVICE_BUFFER
     if not model.factors:  # such a model makes a whole batch of scores at once
         batch_size = max(1, min(batch_size, 16 * buffer_bytes // (8 * (model.n_items + 1))))
@@ -283,9 +278,9 @@ def visit_scores(
         free.put((number, []))
 
     def gathered(cases: NDArray[np.int64]) -> Batch:
-        return gather(
-            items, histories.starts[cases], histories.ends[cases], model.config.max_length
-        )
+        owners = None if users is None else users[cases]
+        starts, ends = histories.starts[cases], histories.ends[cases]
+        return gather(items, starts, ends, model.max_length, owners)
 
     def blocks(
         portion: list[NDArray[np.int64]], worker: int, kept: list[Tensor]

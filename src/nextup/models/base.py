@@ -18,9 +18,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from nextup.data.batches import Batch, TargetMode
+from nextup.data.batches import Batch
+from nextup.data.catalog import Catalog
 from nextup.data.negatives import NegativeSampler
 from nextup.data.sequences import Sequences
+from nextup.data.stream import Samples, Stream, TrainingStream
 from nextup.errors import ConfigError, suggest
 
 
@@ -92,9 +94,33 @@ class Recommender(nn.Module):
         raise NotImplementedError(f"{self.name} learns by gradient")
 
     @property
-    def targets(self) -> TargetMode:
-        """Which targets a training step has; see `TrainingStream`."""
+    def targets(self) -> Samples:
+        """What the rows of a training step are, and its targets; see `TrainingStream`."""
         return "every"
+
+    def training_stream(
+        self,
+        train: Sequences,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        whole: Sequences | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> Stream:
+        """Return the batches of training; a model that trains in its own order has its own."""
+        return TrainingStream(
+            train,
+            targets=self.targets,
+            max_length=self.max_length,
+            batch_size=batch_size,
+            negatives=self.negative_sampler(train, device, whole),
+            seed=seed,
+            device=device,
+            rank=rank,
+            world=world,
+        )
 
     def negative_sampler(
         self, train: Sequences, device: torch.device, whole: Sequences | None = None
@@ -106,8 +132,33 @@ class Recommender(nn.Module):
         """
         return None
 
+    def meet(self, catalog: Catalog) -> None:
+        """Look at what is known of the items (attributes), before `prepare`.
+
+        Raises
+        ------
+        ConfigError
+            If the settings need what the catalogue does not hold.
+        """
+        return None
+
     def prepare(self, train: Sequences, device: torch.device) -> None:
-        """Look at the training histories once, before the first step (statistics, neighbours)."""
+        """Look at the training histories once, before the first step (statistics, neighbours).
+
+        Weights whose number depends on the data are made here, through `extend`.
+        """
+        return None
+
+    def extents(self) -> dict[str, int]:
+        """Return how many there are of what the model has weights for, besides items (users)."""
+        return {}
+
+    def extend(self, extents: dict[str, int]) -> None:
+        """Make the weights that `extents` counts, fresh; called before weights are loaded."""
+        return None
+
+    def conclude(self, train: Sequences, device: torch.device) -> None:
+        """Look at the training histories once more, the final weights in place."""
         return None
 
     def stages(self) -> list[Stage]:
@@ -143,6 +194,11 @@ class Recommender(nn.Module):
         raise NotImplementedError(f"{self.name} does not learn by gradient")
 
     # ---- answering ----------------------------------------------------------------------------
+    @property
+    def max_length(self) -> int:
+        """The most items of a history that are read."""
+        return self.config.max_length
+
     def query(self, batch: Batch) -> Tensor:
         """Turn each history of the batch into a vector: ``[B, D]``, in the batch's row order."""
         raise NotImplementedError(f"the scores of {self.name} do not factor; use `scores`")

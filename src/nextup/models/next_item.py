@@ -8,15 +8,16 @@ Macdonald, RecSys 2022-23, show that these choices matter more than the architec
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from nextup.data.batches import Batch, TargetMode
+from nextup.data.batches import Batch
 from nextup.data.negatives import NegativeSampler, PopularityNegatives, UniformNegatives
 from nextup.data.sequences import Sequences
+from nextup.data.stream import TargetMode
 from nextup.models.base import Losses, ModelConfig, Recommender, item_counts
 from nextup.nn.linear_cross_entropy import linear_cross_entropy
 from nextup.nn.losses import bce_loss, bpr_loss, gbce_beta, sampled_softmax_loss
@@ -58,6 +59,16 @@ class NextItemConfig(ModelConfig):
         return str(value) if isinstance(value, int) else value
 
 
+class LastStateConfig(NextItemConfig):
+    """Settings of a next-item model that reads a history out after its last item only."""
+
+    targets: Literal["prefix", "last"] = Field(
+        "prefix",
+        description="which targets a step has: every prefix as its own sample, or each history's "
+        "last item only",
+    )
+
+
 class NextItemRecommender(Recommender):
     """Base of models that turn a history into a state and compare it with item vectors.
 
@@ -66,6 +77,12 @@ class NextItemRecommender(Recommender):
     """
 
     config: NextItemConfig
+    reads_out: ClassVar[Literal["every", "last"]] = "every"
+    """Whether `encode` can give the state after every item, or only after each row's last.
+
+    In a model that reads out only the last, a later item may change what is made of an earlier
+    one; its settings derive from `LastStateConfig`.
+    """
 
     @property
     def targets(self) -> TargetMode:

@@ -79,6 +79,7 @@ def save_model(
             "model": model.name,
             "config": model.config.model_dump(mode="json"),
             "n_items": model.n_items,
+            "extents": model.extents(),
             "weights": {name: _describe(tensor) for name, tensor in state.items()},
             "sha256": {name: _checksum(partial / name) for name in (WEIGHTS, POPULARITY, CATALOG)},
             "about": about or {},
@@ -137,6 +138,7 @@ def load_model(
         raise _damaged(folder / CARD, "`config` is not a JSON object")
     try:
         model = make_model(card["model"], int(card["n_items"]), card["config"])
+        model.extend(card.get("extents", {}))
         catalog = Catalog.from_json(_read_json(folder, CATALOG))
     except NextupError as error:
         raise RunError(f"{folder}: cannot be loaded: {error}") from None

@@ -152,7 +152,9 @@ def _list_metrics(
     """Return what the lists for all cases look like as a whole."""
     width = min(max(protocol.cutoffs), model.n_items)
     excluded = protocol.seen == "excluded"
-    lists, _ = top_items(model, cases.histories, width, exclude_seen=excluded, device=device)
+    lists, _ = top_items(
+        model, cases.histories, width, exclude_seen=excluded, device=device, users=cases.users
+    )
     return list_metrics(lists, popularity, [k for k in protocol.cutoffs if k <= width])
 
 

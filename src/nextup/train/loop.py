@@ -16,9 +16,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from nextup.data.batches import TrainingStream, hash_seed
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
+from nextup.data.stream import hash_seed
 from nextup.errors import NextupError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
@@ -86,6 +86,7 @@ class Loop:
                 self.model.load_state_dict(self.average)
             done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
             if self.progress.stage + 1 == len(self.stages):
+                self.model.conclude(self.job.train, self.fabric.device)
                 break
             self.progress = Progress(
                 stage=self.progress.stage + 1,
@@ -105,14 +106,12 @@ class Loop:
         self.seed = job.seed if number == 0 else hash_seed(job.seed, number)
         self._seed(hash_seed(self.seed, 2))
         self.model.begin_stage(stage.name, resumed)
-        self.stream = TrainingStream(
+        self.stream = self.model.training_stream(
             job.train,
-            targets=self.model.targets,
-            max_length=self.model.config.max_length,
             batch_size=self.config.batch_size,
-            negatives=self.model.negative_sampler(job.train, self.fabric.device, job.split.whole),
             seed=self.seed,
             device=self.fabric.device,
+            whole=job.split.whole,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
@@ -146,7 +145,7 @@ class Loop:
         self.model.train()
         for step in range(first, len(self.stream)):
             total = self._step(order, epoch, step)
-            rows += min(self.config.batch_size, len(order) - step * self.config.batch_size)
+            rows += min(self.config.batch_size, self.stream.rows - step * self.config.batch_size)
             progress.step = step + 1
             now = time.perf_counter()
             shown = bar.live and step % 10 == 0

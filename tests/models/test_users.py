@@ -1,0 +1,84 @@
+"""User vectors: their own for those who were there, a guess from the history for strangers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from nextup.data.batches import Batch, batch_of_lists
+from nextup.data.sequences import Sequences
+from nextup.models.users import UserVectors, mean_vector
+
+TABLE = torch.randn(31, 4, generator=torch.Generator().manual_seed(0))
+
+
+def describe(batch: Batch) -> torch.Tensor:
+    return mean_vector(TABLE, batch)
+
+
+def never(rows: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("nobody here is a stranger")
+
+
+def histories(users: int = 200) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [[], [7], *(rng.integers(1, 31, n).tolist() for n in rng.integers(2, 9, users))]
+
+
+def taught() -> tuple[UserVectors, Sequences]:
+    """Vectors that are a linear function of the history, with one exception."""
+    train = Sequences.from_lists(histories())
+    users = UserVectors(3, described_by=4)
+    users.make(len(train))
+    users.prepare(train)
+    slope = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    batch = batch_of_lists(histories()[2:], 50)
+    with torch.no_grad():
+        users.weight[2:] = batch.in_source_order(describe(batch)) @ slope + 0.7
+    users.conclude(train, 50, describe, ridge=1e-6)
+    return users, train
+
+
+def test_those_who_were_there_keep_their_own_vector() -> None:
+    users, _ = taught()
+    found = users(torch.tensor([5, 3, 5]), never)
+    assert torch.equal(found, users.weight[[5, 3, 5]])
+
+
+def test_a_stranger_gets_the_vector_their_history_suggests() -> None:
+    users, _ = taught()
+    batch = batch_of_lists(histories()[2:], 50)
+    strangers = torch.full((len(batch),), -1)
+    found = users(strangers, lambda rows: describe(batch)[rows])
+    torch.testing.assert_close(batch.in_source_order(found), users.weight[2:], atol=1e-3, rtol=0)
+
+
+def test_a_user_with_nothing_to_learn_from_counts_as_a_stranger() -> None:
+    users, _ = taught()
+    batch = batch_of_lists([[7], [7]], 50)
+    asked: list[list[int]] = []
+
+    def described(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows.tolist())
+        return describe(batch)[rows]
+
+    found = users(torch.tensor([1, -1]), described)
+    assert asked == [[0, 1]] and torch.equal(found[0], found[1])
+
+
+def test_where_histories_say_nothing_a_stranger_is_the_mean_of_all() -> None:
+    users, train = taught()
+    with torch.no_grad():
+        users.weight.copy_(torch.randn(users.weight.shape))
+    users.conclude(train, 50, describe, ridge=1e9)
+    batch = batch_of_lists([[4, 5]], 50)
+    found = users(torch.tensor([-1]), lambda rows: describe(batch)[rows])
+    torch.testing.assert_close(found[0], users.weight[2:].mean(dim=0), atol=1e-4, rtol=0)
+
+
+def test_only_the_vectors_asked_for_learn() -> None:
+    users, _ = taught()
+    users(torch.tensor([5, 3]), never).sum().backward()
+    gradient = users.weight.grad
+    assert gradient is not None
+    assert gradient.abs().sum(dim=1).nonzero().squeeze(1).tolist() == [3, 5]

@@ -1,0 +1,104 @@
+"""Dilated convolutions on packed rows are what they are on each row alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import conv1d, pad
+
+from nextup.nn.convolution import (
+    BottleneckBlock,
+    DilatedBlock,
+    DilatedConvolution,
+    Neighbours,
+    mean_half_square,
+    packed_convolution,
+)
+from nextup.nn.packing import Packing
+
+CPU = torch.device("cpu")
+
+
+def rows_of(lengths: list[int]) -> Neighbours:
+    return Neighbours(Packing(np.array(lengths), CPU))
+
+
+def naive(x: Tensor, weight: Tensor, bias: Tensor, dilation: int, causal: bool) -> Tensor:
+    """One row, tap by tap, place by place."""
+    taps = len(weight)
+    out = torch.zeros(len(x), weight.shape[2], dtype=x.dtype)
+    for place in range(len(x)):
+        out[place] = bias
+        for tap in range(taps):
+            middle = taps - 1 if causal else taps // 2
+            source = place + (tap - middle) * dilation
+            if 0 <= source < len(x):
+                out[place] += x[source] @ weight[tap]
+    return out
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_each_row_is_convolved_as_if_alone(kernel: int, dilation: int, causal: bool) -> None:
+    torch.manual_seed(0)
+    lengths = [1, 2, 5, 9]
+    layer = DilatedConvolution(4, 3, kernel, dilation, causal).double()
+    torch.nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(sum(lengths), 4, dtype=torch.float64)
+    found = layer(x, rows_of(lengths)).split(lengths)
+    for row, answer in zip(x.split(lengths), found, strict=True):
+        expected = naive(row, layer.weight, layer.bias, dilation, causal)
+        torch.testing.assert_close(answer, expected)
+
+
+def test_a_causal_convolution_is_that_of_a_row_padded_with_zeros_on_the_left() -> None:
+    layer = DilatedConvolution(4, 6, kernel=3, dilation=2)
+    x = torch.randn(9, 4)
+    padded = pad(x.T[None], (4, 0))
+    expected = conv1d(padded, layer.weight.permute(2, 1, 0), layer.bias, dilation=2)[0].T
+    torch.testing.assert_close(layer(x, rows_of([9])), expected)
+
+
+@pytest.mark.parametrize("distances", [[2, 1, 0], [2, 0, -2], [40, 8, -8]])
+def test_gradients_are_those_of_finite_differences(distances: list[int]) -> None:
+    torch.manual_seed(0)
+    rows = rows_of([1, 3, 4])
+    x, weight, bias = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((8, 3), (3, 3, 2), (2,))
+    )
+    assert torch.autograd.gradcheck(
+        lambda *given: packed_convolution(*given, rows, distances), (x, weight, bias)
+    )
+
+
+@pytest.mark.parametrize("kind", [DilatedBlock, BottleneckBlock])
+def test_a_block_adds_to_what_it_was_given(kind: type[torch.nn.Module]) -> None:
+    block = kind(8, 3, 2)
+    for name, parameter in block.named_parameters():
+        if name.startswith(("second_norm", "widen")):
+            torch.nn.init.zeros_(parameter)
+    x = torch.randn(7, 8)
+    assert torch.equal(block(x, rows_of([3, 4])), x)
+
+
+def test_a_block_of_kind_b_is_its_formula() -> None:
+    block = DilatedBlock(8, kernel=3, dilation=2)
+    rows, x = rows_of([3, 9]), torch.randn(12, 8)
+
+    def normed(y: Tensor) -> Tensor:
+        return (y - y.mean(1, keepdim=True)) / (y.var(1, False, keepdim=True) + 1e-8).sqrt()
+
+    y = torch.relu(normed(block.first(x, rows)))
+    y = torch.relu(normed(block.second(y, rows)))
+    assert block.first.distances == [4, 2, 0] and block.second.distances == [8, 4, 0]
+    torch.testing.assert_close(block(x, rows), x + y)
+
+
+def test_the_penalty_is_a_mean_over_weights() -> None:
+    one, two = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.full((2, 2), 2.0))
+    assert float(mean_half_square([one, two])) == (3 / 2 + 16 / 2) / 2
