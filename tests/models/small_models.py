@@ -70,7 +70,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "softmax", "targets": "last", "layers": 0, "attention_weight": 0.0},
     ],
     "nextitnet": [
-        {"dilations": [1, 2], "l2": 0.01},
+        {"dilations": [1, 2]},
         {"block": "a", "dilations": [1, 2, 4], "targets": "prefix", "tied": True, "bias": False},
         {"loss": "bce", "dilations": [1, 2], "negatives": 2},
     ],

@@ -11,6 +11,7 @@ from torch.nn.functional import conv1d, layer_norm, pad
 from nextup.data.batches import batch_of_lists
 from nextup.models.base import make_model
 from nextup.models.nextitnet import NextItNet
+from nextup.nn.convolution import DilatedBlock
 
 N_ITEMS = 40
 
@@ -48,6 +49,7 @@ def test_a_state_is_that_of_plain_convolutions_over_a_padded_row() -> None:
     row = [3, 1, 4, 1, 5, 9, 2, 6, 5]
     x = model.items.weight[row]
     for block in model.blocks:
+        assert isinstance(block, DilatedBlock)
         y = x
         for layer, norm in ((block.first, block.first_norm), (block.second, block.second_norm)):
             apart = layer.distances[1]
