@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def nodes_of(model: GCSAN, row: list[int]) -> Tensor:
     """The states at each place of one history, after propagation over a dense graph."""
     w, nodes = model.state_dict(), sorted(set(row))
     edges = torch.zeros(len(nodes), len(nodes), dtype=torch.float64)
-    for origin, end in zip(row[:-1], row[1:], strict=True):
+    for origin, end in pairwise(row):
         edges[nodes.index(origin), nodes.index(end)] = 1
     into = edges.T / edges.sum(dim=0).clamp(min=1)[:, None]
     out = edges / edges.sum(dim=1).clamp(min=1)[:, None]
