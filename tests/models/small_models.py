@@ -74,6 +74,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"block": "a", "dilations": [1, 2, 4], "targets": "prefix", "tied": True, "bias": False},
         {"loss": "bce", "dilations": [1, 2], "negatives": 2},
     ],
+    "grec": [{"encoder_dilations": [1, 2], "decoder_dilations": [1, 2]}],
     "cl4srec": [
         {"loss": "bce"},
         {
@@ -106,6 +107,12 @@ FORMS: dict[str, list[dict[str, Any]]] = {
     "srma": [
         {"loss": "bce", "operators": "CMR"},
         {"loss": "softmax", "complement_weight": 0.0, "further_layers": 3, "targets": "prefix"},
+    ],
+    "hgn": [
+        {"loss": "bpr"},
+        {"loss": "bpr", "window_targets": 0},
+        {"loss": "softmax", "window_targets": 0, "l2": 0.0},
+        {"loss": "bce", "window_targets": 2, "negatives": 3},
     ],
     "lma4gru": [
         {"loss": "bce", "layers": 1},
