@@ -21,7 +21,7 @@ from small_models import (
     trainable,
 )
 
-from nextup.data.batches import batch_of_lists
+from nextup.data.batches import batch_of_lists, gather, items_on
 from nextup.data.sequences import Sequences
 from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender
@@ -84,8 +84,10 @@ def train(
 
 def hit_rate(model: Recommender, histories: Sequences) -> float:
     """How often a history's last item is the best of those not in it."""
-    rows = [row[:-1].tolist() for row in histories]
-    scores = scores_of(model, batch_of_lists(rows, model.max_length))
+    read = Sequences(histories.items, histories.starts, histories.ends - 1)
+    items, users = items_on(read, "cpu"), np.arange(len(read))
+    batch = gather(items, read.starts, read.ends, model.max_length, users)
+    scores, rows = scores_of(model, batch), [row.tolist() for row in read]
     for row, read in zip(scores, rows, strict=True):
         row[torch.tensor(read) - 1] = -torch.inf
     last = torch.tensor([int(row[-1]) for row in histories]) - 1
@@ -110,6 +112,7 @@ def test_twenty_users_are_learnt_by_heart_within_500_steps(form: Form) -> None:
     # A strong contrast teaches something else beside.
     small = {"dropout": 0.0, "attention_dropout": 0.0, "hidden": 16, "width": 16}
     model = form.fresh(**small, contrast_weight=0.01)
+    model.prepare(users, torch.device("cpu"))
     rate = RATES.get(form.model, 0.01)
     assert any(hit_rate(model, users) > 0.95 for _ in train(model, users, 500, rate))
 

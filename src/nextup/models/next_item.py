@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nextup.data.batches import Batch
 from nextup.data.negatives import NegativeSampler, PopularityNegatives, UniformNegatives
 from nextup.data.sequences import Sequences
-from nextup.data.stream import TargetMode
+from nextup.data.stream import Samples, TargetMode
 from nextup.models.base import Losses, ModelConfig, Recommender, item_counts
 from nextup.nn.linear_cross_entropy import linear_cross_entropy
 from nextup.nn.losses import bce_loss, bpr_loss, gbce_beta, sampled_softmax_loss
@@ -85,7 +85,7 @@ class NextItemRecommender(Recommender):
     """
 
     @property
-    def targets(self) -> TargetMode:
+    def targets(self) -> Samples:
         """The targets the settings ask for."""
         return self.config.targets
 

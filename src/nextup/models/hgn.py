@@ -1,0 +1,167 @@
+"""HGN: hierarchical gating networks, light and with a vector for each user.
+
+Ma, Kang & Liu, *Hierarchical Gating Networks for Sequential Recommendation*, KDD 2019. A user u
+and the last L items (inputs E, outputs W, both tables learnt):
+
+* feature gate (eq. 1): ``f_l = e_l * sigmoid(W1 e_l + W2 u + b)``;
+* instance gate (eq. 3): ``a_l = sigmoid(w . f_l + (u U)_l)``, one column of U a place, and the
+  group ``s = sum a_l f_l / sum a_l`` (eq. 4, average pooling);
+* score (eq. 6): ``u . W_j + s . W_j + sum_l e_l . W_j + b_j``, which factors into the query
+  ``u + s + sum e_l`` and the table W.
+
+Trained as the authors do: windows of L = 5 items that predict the next T = 3, one negative for
+each, BPR, L2 on all weights. With ``window_targets=0`` every prefix is a row of its own with one
+target instead, and a short history is read without padding: with windows, a third of the users of
+the 5-core sets (three training items) is one row that reads nothing but padding.
+
+Departures
+----------
+* The loss is the mean over pairs, the authors' the sum; `l2` is in their units and is divided by
+  the number of pairs too, which Adam cannot tell from theirs.
+* The instance gate is trained. In the public code its two tensors are no registered parameters
+  and stay as drawn; ``train_instance_gate=false`` is that.
+* Padding has a vector of its own, learnt as theirs is, and is never drawn as a negative.
+* Negatives are drawn afresh for every target, not from a pool made once an epoch for each user.
+* A user never seen in training gets the vector that their last L items suggest
+  (`nextup.models.users`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from nextup.data.batches import Batch
+from nextup.data.sequences import Sequences
+from nextup.data.stream import Samples, Windows
+from nextup.models.base import Losses, ModelConfig, register
+from nextup.models.next_item import NextItemConfig, NextItemRecommender
+from nextup.models.users import UserVectors, mean_vector
+
+
+class HGNConfig(NextItemConfig):
+    """Settings of HGN."""
+
+    max_length: int = Field(5, ge=1, description="items of a window (L)")
+    window_targets: int = Field(
+        3, ge=0, description="targets of a window (T); 0: rows and targets are those of `targets`"
+    )
+    loss: Literal["softmax", "sampled_softmax", "bce", "gbce", "bpr"] = Field(
+        "bpr", description="what training minimises; softmax is over the whole catalogue"
+    )
+    targets: Literal["every", "prefix", "last"] = Field(
+        "prefix", description="without windows: every prefix as its own sample, or the last only"
+    )
+    width: int = Field(50, ge=1, description="width of user and item vectors (d)")
+    l2: float = Field(1e-3, ge=0, description="L2 on all weights, against the summed loss")
+    train_instance_gate: bool = Field(True, description="false: as drawn, as in the public code")
+
+    @model_validator(mode="after")
+    def _reads_out_once(self) -> HGNConfig:
+        if not self.window_targets and self.targets == "every":
+            raise ValueError("targets must be `prefix` or `last`: a history is read out once")
+        return self
+
+
+@register
+class HGN(NextItemRecommender):
+    """Gates over the features and places of the last few items, for each user."""
+
+    name = "hgn"
+    paper = "Ma et al., Hierarchical Gating Networks for Sequential Recommendation, KDD 2019"
+    Config: ClassVar[type[ModelConfig]] = HGNConfig
+    config: HGNConfig
+    reads_out = "last"
+
+    def __init__(self, config: HGNConfig, n_items: int) -> None:
+        super().__init__(config, n_items)
+        width, length = config.width, config.max_length
+        self.items = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.outputs = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.bias = nn.Parameter(torch.zeros(n_items + 1))
+        self.users = UserVectors(width, described_by=width, std=1 / width)
+        self.padding = nn.Parameter(torch.randn(width) / width) if config.window_targets else None
+        self.item_gate = nn.Linear(width, width)
+        self.user_gate = nn.Linear(width, width)
+        self.place_by_item = nn.Parameter(torch.empty(width, 1))
+        self.place_by_user = nn.Parameter(torch.empty(width, length))
+        for table in (self.items, self.outputs):
+            nn.init.normal_(table.weight, std=1 / width)
+            with torch.no_grad():
+                table.weight[0].zero_()
+        for gate in (self.place_by_item, self.place_by_user):
+            nn.init.xavier_uniform_(gate)
+            gate.requires_grad_(config.train_instance_gate)
+
+    @property
+    def targets(self) -> Samples:
+        """Windows, or what the settings ask for instead."""
+        config = self.config
+        return Windows(config.window_targets) if config.window_targets else config.targets
+
+    def extents(self) -> dict[str, int]:
+        """Return how many users have a vector."""
+        return {"users": len(self.users)}
+
+    def extend(self, extents: dict[str, int]) -> None:
+        """Make the users' vectors."""
+        self.users.make(extents["users"])
+
+    def prepare(self, train: Sequences, device: torch.device) -> None:
+        """Give each user a vector."""
+        self.extend({"users": len(train)})
+        self.users.prepare(train)
+
+    def conclude(self, train: Sequences, device: torch.device) -> None:
+        """Learn which user vector goes with which history, for strangers."""
+        self.users.conclude(train, self.max_length, lambda batch: self._described(batch))
+
+    def _described(self, batch: Batch) -> Tensor:
+        return mean_vector(self.items.weight, batch)
+
+    def encode(self, batch: Batch, last_only: bool) -> Tensor:
+        """``[B, d]``: user, group and items together, whatever `last_only`."""
+        user = self.users(batch.users, lambda rows: self._described(batch)[rows])
+        places = batch.latest(self.config.max_length)
+        real = (places != 0).unsqueeze(2)
+        items = nn.functional.embedding(places, self.items.weight, padding_idx=0)
+        items = torch.where(real, items, 0.0 if self.padding is None else self.padding)
+        gate = torch.sigmoid(self.item_gate(items) + self.user_gate(user)[:, None])
+        features = items * gate
+        weights = torch.sigmoid(
+            features @ self.place_by_item + (user @ self.place_by_user)[:, :, None]
+        )
+        if self.padding is None:
+            weights = weights * real
+        group = (weights * features).sum(dim=1) / weights.sum(dim=1)
+        result: Tensor = user + group + items.sum(dim=1)
+        return result
+
+    def target_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the mean over targets, each with the state of its window; see the base class."""
+        assert batch.target_at is not None
+        states = self.query(batch)
+        rows = torch.searchsorted(batch.last_at, batch.target_at)
+        return self.losses_of(states[rows] if len(rows) > len(states) else states, batch)
+
+    def loss(self, batch: Batch) -> Losses:
+        """Mean loss over the step's targets, and L2."""
+        losses = super().loss(batch)
+        if not self.config.l2:
+            return losses
+        tables = (self.items.weight, self.outputs.weight, self.bias)
+        penalised = [p[1:] if any(p is t for t in tables) else p for p in self.parameters()]
+        squares = [p.square().sum() for p in penalised if p.requires_grad]
+        penalty = self.config.l2 / (2 * batch.target_total) * torch.stack(squares).sum()
+        return Losses(losses.total + penalty, losses.parts)
+
+    def item_vectors(self) -> Tensor:
+        """``[I + 1, d]``: the output table."""
+        return self.outputs.weight
+
+    def item_bias(self) -> Tensor:
+        """``[I + 1]``: the bias of each item."""
+        return self.bias
