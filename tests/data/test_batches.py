@@ -23,7 +23,7 @@ from nextup.data.split import leave_one_out
 from nextup.data.stream import Samples, TrainingStream, Windows, hash_seed
 from nextup.errors import InputError
 
-MODES: list[Samples] = ["every", "prefix", "last", Windows(1), Windows(3)]
+MODES: list[Samples] = ["every", "prefix", "last", "item", Windows(1), Windows(3)]
 histories = st.lists(
     st.lists(st.integers(1, 40), min_size=1, max_size=9), min_size=1, max_size=10
 ).filter(lambda rows: any(len(row) >= 2 for row in rows))
@@ -50,9 +50,11 @@ def naive(rows: list[list[int]], mode: Samples, max_length: int) -> Counter[Samp
     """What an epoch must hold, written out."""
     found: list[Sample] = []
     for user, row in enumerate(rows):
-        if len(row) < 2:
+        if mode == "item":
+            found += [(user, (0,), (item,)) for item in row]
+        elif len(row) < 2:
             continue
-        if mode == "every":
+        elif mode == "every":
             read, aims = row[:-1][-max_length:], row[1:][-max_length:]
             found.append((user, tuple(read), tuple(aims)))
         elif isinstance(mode, Windows):
@@ -109,6 +111,8 @@ def test_the_three_modes_by_hand() -> None:
         (2, (6,), (7,)),
     ]
     assert found["last"] == [(0, (2, 3), (4,)), (2, (6,), (7,))]
+    alone = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (2, 6), (2, 7)]
+    assert found["item"] == [(user, (0,), (item,)) for user, item in alone]
     assert found[Windows(1)] == [(0, (1, 2), (3,)), (0, (2, 3), (4,)), (2, (6,), (7,))]
     assert found[Windows(3)] == [(0, (1,), (2, 3, 4)), (2, (0,), (6, 7))]
 
@@ -118,7 +122,7 @@ def test_prefix_samples_are_spans_and_never_copies(mode: Samples) -> None:
     train = Sequences.from_lists([list(range(1, 41))] * 3)
     stream = TrainingStream(train, targets=mode)
     assert stream.items.data_ptr() == torch.from_numpy(train.items).data_ptr()
-    assert stream.rows == 3 * {"prefix": 39, Windows(3): 1, Windows(1): 1}.get(mode, 1)
+    assert stream.rows == 3 * {"prefix": 39, "item": 40}.get(mode, 1)
 
 
 @settings(max_examples=30, deadline=None)

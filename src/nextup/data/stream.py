@@ -39,7 +39,7 @@ class Windows:
     targets: int = 3
 
 
-Samples = TargetMode | Literal["whole", "whole_prefix"] | Windows
+Samples = TargetMode | Literal["item", "whole", "whole_prefix"] | Windows
 """What the rows of training are; see `TrainingStream`."""
 
 
@@ -74,9 +74,11 @@ class TrainingStream:
     targets
         ``"every"``: one row a user, a target after every item. ``"prefix"``: every prefix is a
         row of its own with one target (a span, never a copy). ``"last"``: one row a user, only
-        its last item is a target. `Windows`: short rows with a few targets each. ``"whole"``: a
-        user's whole history is a row without targets, for a model that makes its own;
-        ``"whole_prefix"``: so is every prefix of it, from one item on.
+        its last item is a target. `Windows`: short rows with a few targets each. ``"item"``: every
+        item, a history's first too, is the target of a row that reads nothing (one token of
+        padding), for a model that knows its user by number alone. ``"whole"``: a user's whole
+        history is a row without targets, for a model that makes its own; ``"whole_prefix"``: so
+        is every prefix of it, from one item on.
     max_length
         The most items a row reads.
     batch_size
@@ -130,10 +132,10 @@ class TrainingStream:
         self.users, self.starts, self.reads, self.ends = self._spans(train)
 
     def _spans(self, train: Sequences) -> tuple[NDArray[np.int64], ...]:
-        whole = self.targets in ("whole", "whole_prefix")
-        users = np.flatnonzero(train.lengths >= (1 if whole else 2))
+        whole, alone = self.targets in ("whole", "whole_prefix"), self.targets == "item"
+        users = np.flatnonzero(train.lengths >= (1 if whole or alone else 2))
         if len(users) == 0:
-            least = "an item" if whole else "two items"
+            least = "an item" if whole or alone else "two items"
             raise InputError(f"training: no history has {least}; there is no step to learn from")
         starts, ends = train.starts[users], train.ends[users]
         if isinstance(self.targets, Windows):
@@ -141,10 +143,12 @@ class TrainingStream:
             users, starts, ends = _repeated(rows, users, starts, ends)
             ends = ends - _places_before_the_last(rows)
             return users, starts, np.maximum(ends - self.targets.targets, starts), ends
-        if self.targets in ("prefix", "whole_prefix"):
-            rows = ends - starts - (0 if whole else 1)
+        if self.targets in ("prefix", "whole_prefix", "item"):
+            rows = ends - starts - (0 if whole or alone else 1)
             users, starts, ends = _repeated(rows, users, starts, ends)
             ends = ends - _places_before_the_last(rows)
+        if alone:
+            return users, ends - 1, ends - 1, ends
         return users, starts, ends if whole else ends - 1, ends
 
     def __len__(self) -> int:
@@ -173,7 +177,7 @@ class TrainingStream:
         chosen = chosen if len(chosen) >= self.world else np.resize(chosen, self.world)
         read = np.minimum(self.reads[chosen] - self.starts[chosen], self.max_length)
         mine = chosen[np.argsort(read, kind="stable")][self.rank :: self.world]
-        empty = isinstance(self.targets, Windows)
+        empty = self.targets == "item" or isinstance(self.targets, Windows)
         batch = gather(
             self.items,
             self.starts[mine],
