@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from nextup.data.batches import Batch, gather, items_on
 from nextup.data.sequences import Sequences
+from nextup.models.base import Recommender
+from nextup.nn.packing import Packing
+from nextup.nn.running import running_sum
 
 _ROWS = 4096
 
@@ -32,6 +35,8 @@ class UserVectors(nn.Module):
         Length of what `describe` of `conclude` says of a history.
     std
         Standard deviation of fresh vectors.
+    least
+        Items a training history must have for its user's vector to be learnt.
 
     Notes
     -----
@@ -45,9 +50,9 @@ class UserVectors(nn.Module):
     centre: Tensor
     mean: Tensor
 
-    def __init__(self, width: int, described_by: int, std: float = 0.02) -> None:
+    def __init__(self, width: int, described_by: int, std: float = 0.02, least: int = 2) -> None:
         super().__init__()
-        self.width, self.std = width, std
+        self.width, self.std, self.least = width, std, least
         self.register_buffer("slope", torch.zeros(described_by, width))
         self.register_buffer("centre", torch.zeros(described_by))
         self.register_buffer("mean", torch.zeros(width))
@@ -64,7 +69,7 @@ class UserVectors(nn.Module):
 
     def prepare(self, train: Sequences) -> None:
         """Note who has a history to learn from; everybody else counts as a stranger."""
-        self.learnt.copy_(torch.from_numpy(train.lengths >= 2))
+        self.learnt.copy_(torch.from_numpy(train.lengths >= self.least))
 
     def forward(self, users: Tensor, described: Callable[[Tensor], Tensor]) -> Tensor:
         """``[B, width]``: the vector of each user.
@@ -108,7 +113,7 @@ class UserVectors(nn.Module):
         ridge
             How much the squared slope costs, as a share of the variance described.
         """
-        users = np.flatnonzero(train.lengths >= 2)
+        users = np.flatnonzero(train.lengths >= self.least)
         items = items_on(train, self.weight.device)
         described = torch.empty(len(users), len(self.centre), device=self.weight.device)
         for at in range(0, len(users), _ROWS):
@@ -125,6 +130,41 @@ class UserVectors(nn.Module):
         self.slope.copy_(torch.linalg.solve(system, x.T @ y))
 
 
+class WithUserVectors(Recommender):
+    """A recommender with a vector for each user, and what that asks of it.
+
+    A subclass makes `users` and implements `describe`.
+    """
+
+    users: UserVectors
+
+    def describe(self, batch: Batch) -> Tensor:
+        """``[B, described_by]``: what each history says of its user, should they be a stranger."""
+        raise NotImplementedError
+
+    def extents(self) -> dict[str, int]:
+        """Return how many users have a vector."""
+        return {"users": len(self.users)}
+
+    def extend(self, extents: dict[str, int]) -> None:
+        """Make the users' vectors."""
+        self.users.make(extents["users"])
+
+    def prepare(self, train: Sequences, device: torch.device) -> None:
+        """Give each user a vector."""
+        self.extend({"users": len(train)})
+        self.users.prepare(train)
+
+    def conclude(self, train: Sequences, device: torch.device) -> None:
+        """Learn which user vector goes with which history, for strangers."""
+        self.users.conclude(train, self.max_length, self.describe)
+
+    def user_vectors(self, batch: Batch) -> Tensor:
+        """``[B, width]``: the vector of each row's user."""
+        vectors: Tensor = self.users(batch.users, lambda rows: self.describe(batch)[rows])
+        return vectors
+
+
 def mean_vector(table: Tensor, batch: Batch) -> Tensor:
     """``[B, D]``: the mean of the vectors of each row's items, a plain description of a history."""
     rows = torch.from_numpy(np.repeat(np.arange(len(batch)), batch.lengths)).to(batch.device)
@@ -132,3 +172,9 @@ def mean_vector(table: Tensor, batch: Batch) -> Tensor:
     total = table.new_zeros(len(batch), table.shape[1])
     total = total.index_add(0, rows, nn.functional.embedding(batch.tokens, table))
     return total / lengths[:, None]
+
+
+def running_mean(table: Tensor, batch: Batch, packing: Packing) -> Tensor:
+    """``[N, D]``: as `mean_vector`, of the items up to and with each token."""
+    total = running_sum(nn.functional.embedding(batch.tokens, table), packing)
+    return total / (packing.indices() + 1)[:, None]
