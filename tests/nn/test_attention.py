@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from nextup.nn.attention import packed_attention
-from nextup.nn.packing import Packing
+from nextup.nn.packing import Packing, Slots
 
 CPU = torch.device("cpu")
 SHAPES = [[1], [5], [1, 1, 1], [2, 3, 3, 7], [1] * 70, [8] * 16, [3, 50, 64, 65], [90, 2]]
@@ -90,6 +90,58 @@ def test_asking_for_the_last_tokens_gives_their_rows_and_the_same_gradients() ->
         strict=True,
     ):
         close(one, other, 1e-12)
+
+
+def some_slots(ns: np.ndarray, share: float, seed: int = 0) -> Slots:
+    """A random choice of tokens; some rows and windows may have none."""
+    chosen = np.random.default_rng(seed).random(int(ns.sum())) < share
+    chosen[np.random.default_rng(seed + 1).integers(len(chosen))] = True
+    rows = np.repeat(np.arange(len(ns)), ns)
+    counts = np.bincount(rows[chosen], minlength=len(ns))
+    return Slots(Packing(ns, CPU), torch.from_numpy(np.flatnonzero(chosen)), counts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 80), min_size=1, max_size=25),
+    st.booleans(),
+    st.sampled_from([0.02, 0.3, 1.0]),
+)
+def test_any_slots_are_those_of_the_full_output_and_have_its_gradients(
+    lengths: list[int], causal: bool, share: float
+) -> None:
+    queries, keys_values, ns = make(lengths, width=4)
+    slots = some_slots(ns, share)
+    few = packed_attention(
+        queries[slots.at], keys_values, slots.packing, heads=2, causal=causal, slots=slots
+    )
+    full = packed_attention(queries, keys_values, slots.packing, heads=2, causal=causal)[slots.at]
+    close(few, full, 1e-12)
+    upstream = torch.randn_like(few)
+    for one, other in zip(
+        torch.autograd.grad(few, [queries, keys_values], upstream),
+        torch.autograd.grad(full, [queries, keys_values], upstream),
+        strict=True,
+    ):
+        close(one, other, 1e-12)
+
+
+def test_with_dropout_slots_use_the_same_mask_forward_and_backward() -> None:
+    queries, keys_values, ns = make([2, 3, 4], width=4)
+    slots = some_slots(ns, 0.5)
+    asked = queries.detach()[slots.at].requires_grad_()
+
+    def total(q: Tensor, kv: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        mixed = packed_attention(
+            q, kv, slots.packing, heads=2, slots=slots, dropout_rate=0.5, training=True
+        )
+        return mixed.square().sum()
+
+    ours = torch.autograd.grad(total(asked, keys_values), [asked, keys_values])
+    q, kv = asked.detach(), keys_values.detach()
+    close(ours[0], finite_differences(lambda x: total(x, kv), q), 1e-6)
+    close(ours[1], finite_differences(lambda x: total(q, x), kv), 1e-6)
 
 
 def test_gradients_agree_with_finite_differences() -> None:

@@ -8,7 +8,7 @@ import torch
 from plain import close, from_left_padded, left_padded, original_block, post_norm_block
 from torch import Tensor, nn
 
-from nextup.nn.packing import Packing
+from nextup.nn.packing import Packing, Slots
 from nextup.nn.transformer import OriginalBlock, PostNormBlock, begin_blocks, finish_blocks
 
 CPU = torch.device("cpu")
@@ -18,8 +18,9 @@ WIDTH, HEADS = 12, 3
 
 def block_of(kind: str, dropout: float = 0.0) -> nn.Module:
     torch.manual_seed(1)
-    if kind == "s3":
-        block: nn.Module = PostNormBlock(WIDTH, HEADS, 4 * WIDTH, dropout, dropout)
+    if kind != "original":
+        causal = kind == "s3"
+        block: nn.Module = PostNormBlock(WIDTH, HEADS, 4 * WIDTH, dropout, dropout, causal)
     else:
         block = OriginalBlock(WIDTH, HEADS, dropout)
     for parameter in block.parameters():  # norms and biases too, so that none is idle
@@ -69,6 +70,22 @@ def test_the_last_tokens_alone_are_those_of_the_full_output(kind: str, layers: i
         strict=True,
     ):
         close(one, other, 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["s3", "bidirectional", "original"])
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_any_slots_alone_are_those_of_the_full_output(kind: str, layers: int) -> None:
+    blocks = nn.ModuleList([block_of(kind) for _ in range(layers)])
+    x, packing = packed_input().requires_grad_(), Packing(LENGTHS, CPU)
+    counts = np.array([0, 1, 1, 0, 2, 0, 0, 3, 31])
+    ends = np.cumsum(LENGTHS)
+    at = np.concatenate([np.arange(e - c, e) for e, c in zip(ends, counts, strict=True)])
+    slots = Slots(packing, torch.from_numpy(at), counts)
+    few = finish_blocks(blocks, begin_blocks(blocks, x, packing, slots))
+    full = finish_blocks(blocks, begin_blocks(blocks, x, packing))[slots.at]
+    close(few, full, 1e-12)
+    with torch.no_grad():
+        close(finish_blocks(blocks, begin_blocks(blocks, x, packing, slots)), full, 1e-12)
 
 
 @pytest.mark.parametrize("kind", ["s3", "original"])

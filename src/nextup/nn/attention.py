@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from nextup.nn.answering import equal_rows
 from nextup.nn.noise import dropout, keep_mask, twins
-from nextup.nn.packing import Packing
+from nextup.nn.packing import Packing, Slots, Windows
 
 
 def packed_attention(
@@ -28,6 +28,7 @@ def packed_attention(
     heads: int,
     causal: bool = True,
     last_only: bool = False,
+    slots: Slots | None = None,
     dropout_rate: float = 0.0,
     training: bool = False,
 ) -> Tensor:
@@ -36,7 +37,8 @@ def packed_attention(
     Parameters
     ----------
     queries
-        ``[N, d]`` packed, or ``[B, d]``, one for the last item of each row, with `last_only`.
+        ``[N, d]`` packed, or ``[B, d]``, one for the last item of each row, with `last_only`, or
+        ``[M, d]``, one for each of the `slots`.
     keys_values
         ``[N, 2 d]`` packed: keys, then values.
     packing
@@ -47,31 +49,34 @@ def packed_attention(
         Whether an item sees only itself and what came before it in its row.
     last_only
         Only the last item of each row asks; it sees its whole row, causal or not.
+    slots
+        Only these tokens ask (there is no padding then).
     dropout_rate, training
         Dropout on the attention probabilities.
 
     Returns
     -------
     Tensor
-        ``[N, d]``, or ``[B, d]`` with `last_only`.
+        ``[N, d]``, or ``[B, d]`` with `last_only`, or ``[M, d]`` with `slots`.
     """
     rate = dropout_rate if training else 0.0
-    if len(packing.lengths) == 1 and packing.padding is None:
+    if len(packing.lengths) == 1 and packing.padding is None and (slots is None or not causal):
         return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:
         return _last_attention(queries, keys_values, packing, heads, rate)
-    if rate == 0.0 and (rows := equal_rows(packing)) is not None:
+    if slots is None and rate == 0.0 and (rows := equal_rows(packing)) is not None:
         return rows.attend(queries, keys_values, heads, causal)
     if queries.device.type == "cpu" or twins():
         mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
-            queries, keys_values, packing, heads, causal, rate
+            queries, keys_values, packing, slots, heads, causal, rate
         )
     else:
-        (q,) = _take(packing, queries, 1, heads)
+        asking = packing if slots is None else slots
+        (q,) = _take(asking, queries, 1, heads)
         k, v = _take(packing, keys_values, 2, heads)
-        mask = packing.mask(causal, q.dtype)
+        mask = asking.mask(causal, q.dtype)
         mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate)
-        mixed = packing.collect(mixed.permute(1, 2, 0, 3).flatten(2))
+        mixed = asking.collect(mixed.permute(1, 2, 0, 3).flatten(2))
     return mixed
 
 
@@ -103,16 +108,16 @@ def _last_attention(
     return weighted.new_zeros(queries.shape).index_add(0, row, weighted)
 
 
-def _take(packing: Packing, packed: Tensor, parts: int, heads: int) -> Tensor:
+def _take(where: Windows, packed: Tensor, parts: int, heads: int) -> Tensor:
     """``[N, parts * d]`` to ``[parts, heads, windows, width, d / heads]``."""
-    spread = packing.spread(packed)
-    shape = (packing.windows, packing.width, parts, heads, -1)
+    spread = where.spread(packed)
+    shape = (where.windows, where.width, parts, heads, -1)
     return spread.view(shape).permute(2, 3, 0, 1, 4)
 
 
-def _give(packing: Packing, value: Tensor) -> Tensor:
+def _give(where: Windows, value: Tensor) -> Tensor:
     """The inverse of `_take`: ``[parts, heads, windows, width, size]`` to ``[N, parts * d]``."""
-    return packing.collect(value.permute(2, 3, 0, 1, 4).flatten(2))
+    return where.collect(value.permute(2, 3, 0, 1, 4).flatten(2))
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -124,18 +129,20 @@ class _PackedAttention(torch.autograd.Function):
         queries: Tensor,
         keys_values: Tensor,
         packing: Packing,
+        slots: Slots | None,
         heads: int,
         causal: bool,
         rate: float,
     ) -> Tensor:
+        asking = packing if slots is None else slots
         scale = math.sqrt(heads / queries.shape[1])
-        q = _take(packing, queries, 1, heads)[0].flatten(0, 1)
+        q = _take(asking, queries, 1, heads)[0].flatten(0, 1)
         k, v = _take(packing, keys_values, 2, heads).contiguous().flatten(1, 2)
-        mask = packing.mask(causal, q.dtype)
+        mask = asking.mask(causal, q.dtype)
         if mask is None:
             scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
         else:
-            rows = mask.expand(packing.windows, packing.width, packing.width)
+            rows = mask.expand(packing.windows, asking.width, packing.width)
             scores = rows.repeat(heads, 1, 1).baddbmm_(q, k.transpose(1, 2), alpha=scale)
         weights = torch.softmax(scores, dim=-1)
         dropped, factor = weights, None
@@ -146,15 +153,15 @@ class _PackedAttention(torch.autograd.Function):
             dropped = weights * factor
         mixed = torch.bmm(dropped, v)
         ctx.save_for_backward(q, k, v, weights, dropped, factor)
-        ctx.geometry = (packing, heads, scale)
-        return _give(packing, mixed.view(1, heads, packing.windows, packing.width, -1))
+        ctx.geometry = (packing, asking, heads, scale)
+        return _give(asking, mixed.view(1, heads, asking.windows, asking.width, -1))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        packing, heads, scale = ctx.geometry
+        packing, asking, heads, scale = ctx.geometry
         q, k, v, weights, dropped, factor = ctx.saved_tensors
-        g = _take(packing, gradient, 1, heads)[0].flatten(0, 1)
+        g = _take(asking, gradient, 1, heads)[0].flatten(0, 1)
         both = k.new_empty(2, *k.shape)
         torch.bmm(dropped.transpose(1, 2), g, out=both[1])
         inner = torch.bmm(g, v.transpose(1, 2))
@@ -162,6 +169,7 @@ class _PackedAttention(torch.autograd.Function):
             inner.mul_(factor)
         inner = torch._softmax_backward_data(inner, weights, -1, weights.dtype).mul_(scale)
         torch.bmm(inner.transpose(1, 2), q, out=both[0])
-        shape = (heads, packing.windows, packing.width, -1)
-        grad_queries = _give(packing, torch.bmm(inner, k).view(1, *shape))
-        return grad_queries, _give(packing, both.view(2, *shape)), None, None, None, None
+        asked = (1, heads, asking.windows, asking.width, -1)
+        grad_queries = _give(asking, torch.bmm(inner, k).view(asked))
+        shape = (2, heads, packing.windows, packing.width, -1)
+        return grad_queries, _give(packing, both.view(shape)), None, None, None, None, None

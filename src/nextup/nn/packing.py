@@ -19,7 +19,44 @@ WINDOW = 64
 """The least width of a window, where there are enough tokens to fill it."""
 
 
-class Packing:
+class Windows:
+    """Windows of equal width, and which of their places packed values stand in.
+
+    Attributes
+    ----------
+    windows, width
+        How many windows there are, and how wide they are.
+    places
+        ``int64[N]``: where each value stands in the flat ``[windows * width]``. None where the
+        packed values fill all windows exactly, so that the windows are a view.
+    """
+
+    windows: int
+    width: int
+    places: Tensor | None
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """``[N, d]`` to ``[windows, width, d]``; places without a token are zero."""
+        if self.places is not None:
+            flat = packed.new_zeros(self.windows * self.width, packed.shape[1])
+            packed = flat.index_copy_(0, self.places, packed)
+        return packed.reshape(self.windows, self.width, -1)
+
+    def collect(self, spread: Tensor) -> Tensor:
+        """``[windows, width, d]`` back to ``[N, d]``."""
+        flat = spread.reshape(self.windows * self.width, -1)
+        return flat if self.places is None else flat.index_select(0, self.places)
+
+    def by_place(self, values: Tensor, empty: int | bool) -> Tensor:
+        """``[N]`` to ``[windows, width]``; places without a token hold `empty`."""
+        if self.places is None:
+            return values.view(self.windows, self.width)
+        spread = values.new_full((self.windows * self.width,), empty)
+        spread[self.places] = values
+        return spread.view(self.windows, self.width)
+
+
+class Packing(Windows):
     """The geometry of a packed batch, from its row lengths alone.
 
     Parameters
@@ -63,40 +100,34 @@ class Packing:
         self._masks: dict[tuple[bool, torch.dtype], Tensor | None] = {}
 
     @property
-    def windows(self) -> int:
+    def windows(self) -> int:  # type: ignore[override]
         """How many windows there are."""
-        return self._layout[0]
-
-    @property
-    def places(self) -> Tensor | None:
-        """``int64[N]``: where each token stands in the flat ``[windows * width]``.
-
-        None where the packed tokens fill all windows exactly, so that the windows are a view.
-        """
-        return self._layout[1]
+        return len(self.first_rows)
 
     @cached_property
-    def _layout(self) -> tuple[int, Tensor | None]:
-        """Fill windows with whole rows, and note by how much each token is moved on."""
-        if self.n_tokens <= self.width * self.copies:
-            return self.copies, None
+    def places(self) -> Tensor | None:  # type: ignore[override]
+        """``int64[N]``: where each token stands, see `Windows`; found when first asked for."""
+        windows = self.windows
+        if self.n_tokens == windows * self.width:
+            return None
+        starts = np.array([self.ends[row - 1] if row else 0 for row in self.first_rows])
+        shift = np.arange(windows) * self.width - starts
+        rows_in = np.diff([*self.first_rows, len(self.lengths)])
+        moved = np.repeat(np.repeat(shift, rows_in), self.lengths)
+        return self._to(np.arange(self.n_tokens) + moved)
+
+    @cached_property
+    def first_rows(self) -> list[int]:
+        """The first row of each window."""
         rows = len(self.lengths) // self.copies
-        first_rows = [0]
-        while True:
-            before = self.ends[first_rows[-1] - 1] if first_rows[-1] else 0
+        found = [0]
+        while self.n_tokens > self.width * self.copies:
+            before = self.ends[found[-1] - 1] if found[-1] else 0
             end = int(np.searchsorted(self.ends[:rows], before + self.width, side="right"))
             if end >= rows:
                 break
-            first_rows.append(end)
-        first_rows = [row + rows * copy for copy in range(self.copies) for row in first_rows]
-        windows = len(first_rows)
-        if self.n_tokens == windows * self.width:
-            return windows, None
-        starts = np.array([self.ends[row - 1] if row else 0 for row in first_rows])
-        shift = np.arange(windows) * self.width - starts
-        rows_in = np.diff([*first_rows, len(self.lengths)])
-        moved = np.repeat(np.repeat(shift, rows_in), self.lengths)
-        return windows, self._to(np.arange(self.n_tokens) + moved)
+            found.append(end)
+        return [row + rows * copy for copy in range(self.copies) for row in found]
 
     def _to(self, array: NDArray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -126,18 +157,6 @@ class Packing:
         first = np.repeat(self.ends - self.lengths, self.lengths)
         return self._to(np.arange(self.n_tokens) - first)
 
-    def spread(self, packed: Tensor) -> Tensor:
-        """``[N, d]`` to ``[windows, width, d]``; places without a token are zero."""
-        if self.places is not None:
-            flat = packed.new_zeros(self.windows * self.width, packed.shape[1])
-            packed = flat.index_copy_(0, self.places, packed)
-        return packed.reshape(self.windows, self.width, -1)
-
-    def collect(self, spread: Tensor) -> Tensor:
-        """``[windows, width, d]`` back to ``[N, d]``."""
-        flat = spread.reshape(self.windows * self.width, -1)
-        return flat if self.places is None else flat.index_select(0, self.places)
-
     def mask(self, causal: bool, dtype: torch.dtype) -> Tensor | None:
         """``[windows, width, width]``: 0 where a place may look, minus infinity elsewhere.
 
@@ -157,18 +176,58 @@ class Packing:
             ones = torch.ones(self.width, self.width, dtype=torch.bool, device=self.device)
             hidden = hidden | ones.triu_(1)
         if self.padding is not None:
-            blank = self._by_place(self.padding, False)
+            blank = self.by_place(self.padding, False)
             hidden = (hidden | blank[:, None, :]) & ~blank[:, :, None]
         if not alone:
-            rows = self._by_place(self.row_of, -1)
+            rows = self.by_place(self.row_of, -1)
             hidden = hidden | (rows[:, :, None] != rows[:, None, :])
         mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
         return mask.masked_fill_(hidden, -torch.inf)
 
-    def _by_place(self, values: Tensor, empty: int | bool) -> Tensor:
-        """``[N]`` to ``[windows, width]``; places without a token hold `empty`."""
-        if self.places is None:
-            return values.view(self.windows, self.width)
-        spread = values.new_full((self.windows * self.width,), empty)
-        spread[self.places] = values
-        return spread.view(self.windows, self.width)
+
+class Slots(Windows):
+    """Some tokens of a packed batch, asked for by themselves, in the windows their rows are in.
+
+    Parameters
+    ----------
+    packing
+        Where the rows stand.
+    at
+        ``int64[M]``, ascending: which tokens.
+    counts
+        ``int64[B]`` **on the host**: how many tokens of each row; there may be none.
+
+    Examples
+    --------
+    >>> packing = Packing(np.array([2, 3]), torch.device("cpu"))
+    >>> slots = Slots(packing, torch.tensor([1, 2, 4]), np.array([1, 2]))
+    >>> slots.mask(causal=False, dtype=torch.float32)
+    tensor([[[0., 0., -inf, -inf, -inf],
+             [-inf, -inf, 0., 0., 0.],
+             [-inf, -inf, 0., 0., 0.]]])
+    """
+
+    def __init__(self, packing: Packing, at: Tensor, counts: NDArray[np.int64]) -> None:
+        self.packing, self.at = packing, at
+        in_window = np.add.reduceat(counts, packing.first_rows)
+        self.windows, self.width = len(in_window), max(int(in_window.max()), 1)
+        self.places = None
+        if len(at) < self.windows * self.width:
+            moved = np.arange(self.windows) * self.width - (np.cumsum(in_window) - in_window)
+            places = np.arange(len(at)) + np.repeat(moved, in_window)
+            self.places = torch.from_numpy(places).to(at.device)
+
+    def mask(self, causal: bool, dtype: torch.dtype) -> Tensor:
+        """``[windows, width, width of the packing]``: 0 where a slot may look, else -infinity.
+
+        Places without a slot may look everywhere, so that no softmax there comes to nothing.
+        """
+        packing = self.packing
+        asking = self.by_place(packing.row_of[self.at], -1)[:, :, None]
+        hidden = (asking != packing.by_place(packing.row_of, -1)[:, None, :]) & (asking >= 0)
+        if causal:
+            stands = self.at if packing.places is None else packing.places[self.at]
+            latest = self.by_place(stands % packing.width, packing.width)[:, :, None]
+            hidden = hidden | (torch.arange(packing.width, device=packing.device) > latest)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=packing.device)
+        return mask.masked_fill_(hidden, -torch.inf)

@@ -4,8 +4,8 @@ S3-family (Zhou et al., S3-Rec, CIKM 2020; shared by CoSeRec, SRMA and the SASRe
 LMA4Rec paper): BERT's post-norm block. Original: Kang & McAuley, SASRec, ICDM 2018, whose
 published code normalises only the queries and adds the residual to the normalised query.
 
-Every block computes on packed tokens ``[N, d]``. Asked for the last item of each row only
-(`last_at`), it computes queries, residual and feed-forward for those rows alone.
+Every block computes on packed tokens ``[N, d]``. Asked for some tokens only (`asked`: the index of
+each row's last, or any `Slots`), it computes queries, residual and feed-forward for those alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nextup.nn.answering import equal_rows, linear
 from nextup.nn.attention import packed_attention
 from nextup.nn.noise import Dropout
-from nextup.nn.packing import Packing
+from nextup.nn.packing import Packing, Slots
 
 
 class PostNormBlock(nn.Module):
@@ -63,26 +63,24 @@ class PostNormBlock(nn.Module):
         self.attention_drop = Dropout(dropout)
         self.output_drop = Dropout(dropout) if output_drop is None else output_drop
 
-    def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
-        """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
-        return self.join(*self.update(x, packing, last_at), packing if last_at is None else None)
+    def forward(self, x: Tensor, packing: Packing, asked: Asked = None) -> Tensor:
+        """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` or ``[M, d]`` for those that are asked."""
+        return self.join(*self.update(x, packing, asked), packing if asked is None else None)
 
-    def update(
-        self, x: Tensor, packing: Packing, last_at: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, x: Tensor, packing: Packing, asked: Asked = None) -> tuple[Tensor, Tensor]:
         """Return what the feed-forward layer read, and what it is about to add."""
-        asked = x if last_at is None else x.index_select(0, last_at)
+        asking = _taken(x, asked)
         mixed = _attend(
             self.query_key_value,
-            asked,
+            asking,
             x,
             packing,
             heads=self.heads,
             causal=self.causal,
-            last_only=last_at is not None,
+            asked=asked,
             dropout_rate=self.attention_dropout if self.training else 0.0,
         )
-        x = self.attention_norm(asked + self.attention_drop(linear(self.output, mixed)))
+        x = self.attention_norm(asking + self.attention_drop(linear(self.output, mixed)))
         return x, linear(self.contract, nn.functional.gelu(linear(self.expand, x)))
 
     def join(self, x: Tensor, added: Tensor, packing: Packing | None) -> Tensor:
@@ -118,15 +116,13 @@ class OriginalBlock(nn.Module):
         self.expand_drop = Dropout(dropout)
         self.output_drop = Dropout(dropout) if output_drop is None else output_drop
 
-    def forward(self, x: Tensor, packing: Packing, last_at: Tensor | None = None) -> Tensor:
-        """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` given the last token of each row."""
-        return self.join(*self.update(x, packing, last_at), packing if last_at is None else None)
+    def forward(self, x: Tensor, packing: Packing, asked: Asked = None) -> Tensor:
+        """``[N, d]`` to ``[N, d]``, or to ``[B, d]`` or ``[M, d]`` for those that are asked."""
+        return self.join(*self.update(x, packing, asked), packing if asked is None else None)
 
-    def update(
-        self, x: Tensor, packing: Packing, last_at: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, x: Tensor, packing: Packing, asked: Asked = None) -> tuple[Tensor, Tensor]:
         """Return what the feed-forward layer read, and what it is about to add."""
-        normed = self.query_norm(x if last_at is None else x[last_at])
+        normed = self.query_norm(_taken(x, asked))
         mixed = _attend(
             self.query_key_value,
             normed,
@@ -134,7 +130,7 @@ class OriginalBlock(nn.Module):
             packing,
             heads=self.heads,
             causal=True,
-            last_only=last_at is not None,
+            asked=asked,
             dropout_rate=self.dropout if self.training else 0.0,
         )
         y = self.inner_norm(normed + mixed)
@@ -146,27 +142,39 @@ class OriginalBlock(nn.Module):
         return result
 
 
+Asked = Tensor | Slots | None
+"""Which tokens are asked for: each row's last, by index, or any slots, or all."""
+
+
+def _taken(x: Tensor, asked: Asked) -> Tensor:
+    if asked is None:
+        return x
+    return x.index_select(0, asked.at if isinstance(asked, Slots) else asked)
+
+
 def _attend(
     layer: nn.Linear,
-    asked: Tensor,
+    asking: Tensor,
     x: Tensor,
     packing: Packing,
     *,
     heads: int,
     causal: bool,
-    last_only: bool,
+    asked: Asked,
     dropout_rate: float,
 ) -> Tensor:
-    """Let `asked` attend to `x` by way of one layer for queries, keys and values."""
+    """Let `asking` attend to `x` by way of one layer for queries, keys and values."""
+    slots = asked if isinstance(asked, Slots) else None
+    last_only = asked is not None and slots is None
     if last_only and dropout_rate == 0.0 and (rows := equal_rows(packing)) is not None:
-        return rows.attend_last(layer, asked, x, heads)
+        return rows.attend_last(layer, asking, x, heads)
     width = x.shape[1]
-    if asked is x:
+    if asking is x:
         both = linear(layer, x)
         queries, keys_values = both[:, :width], both[:, width:]
     else:
         weight, bias = layer.weight, layer.bias
-        queries = nn.functional.linear(asked, weight[:width], bias[:width])
+        queries = nn.functional.linear(asking, weight[:width], bias[:width])
         keys_values = nn.functional.linear(x, weight[width:], bias[width:])
     return packed_attention(
         queries,
@@ -175,6 +183,7 @@ def _attend(
         heads=heads,
         causal=causal,
         last_only=last_only,
+        slots=slots,
         dropout_rate=dropout_rate,
         training=dropout_rate > 0.0,
     )
@@ -191,26 +200,23 @@ class Begun:
     x: Tensor
     added: Tensor | None
     packing: Packing
-    last_at: Tensor | None
+    asked: Asked
 
 
-def begin_blocks(
-    blocks: nn.ModuleList, x: Tensor, packing: Packing, last_at: Tensor | None = None
-) -> Begun:
-    """Start on ``x: [N, d]``; with `last_at` ``[B]`` the last block answers for those alone."""
+def begin_blocks(blocks: nn.ModuleList, x: Tensor, packing: Packing, asked: Asked = None) -> Begun:
+    """Start on ``x: [N, d]``; the last block answers for what is `asked` alone."""
     if not len(blocks):
-        x = x if last_at is None else x.index_select(0, last_at)
-        return Begun(x, None, packing, last_at)
+        return Begun(_taken(x, asked), None, packing, asked)
     first: Any = blocks[0]
-    x, added = first.update(x, packing, last_at if len(blocks) == 1 else None)
-    return Begun(x, added, packing, last_at)
+    x, added = first.update(x, packing, asked if len(blocks) == 1 else None)
+    return Begun(x, added, packing, asked)
 
 
 def finish_blocks(blocks: nn.ModuleList, begun: Begun) -> Tensor:
-    """Go on with what `begin_blocks` began: ``[N, d]``, or ``[B, d]``."""
-    x, packing, last_at = begun.x, begun.packing, begun.last_at
+    """Go on with what `begin_blocks` began: ``[N, d]``, or ``[B, d]`` or ``[M, d]``."""
+    x, packing = begun.x, begun.packing
     for number, block in enumerate(blocks, start=1):
-        asked = last_at if number == len(blocks) else None
+        asked = begun.asked if number == len(blocks) else None
         if number == 1 and begun.added is not None:
             first: Any = block
             x = first.join(x, begun.added, packing if asked is None else None)
