@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nextup.models.base import available_models
     from nextup.recommend.recommender import load
     from nextup.train.assess import evaluate
+    from nextup.train.consistency import consistency
     from nextup.train.fit import fit
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "available_models",
     "compare",
+    "consistency",
     "evaluate",
     "fit",
     "load",
@@ -46,6 +48,7 @@ _HOMES = {
     "Dataset": "nextup.data.dataset",
     "Protocol": "nextup.evaluation.protocol",
     "compare": "nextup.evaluation.compare",
+    "consistency": "nextup.train.consistency",
     "evaluate": "nextup.train.assess",
     "fit": "nextup.train.fit",
     "load": "nextup.recommend.recommender",

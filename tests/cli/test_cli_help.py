@@ -11,7 +11,7 @@ import pytest
 from .command_line import Cli
 
 COMMANDS = [
-    *("prepare", "fit", "evaluate", "compare", "recommend", "similar"),
+    *("prepare", "fit", "evaluate", "compare", "consistency", "recommend", "similar"),
     *("study", "report", "models", "doctor", "demo"),
 ]
 HEAVY = {"torch", "polars", "numpy", "scipy", "lightning_fabric", "pandas", "rich"}

@@ -112,6 +112,22 @@ def test_evaluate_changes_only_what_is_named_of_the_protocol(cli: Cli, made: Pat
     )
 
 
+def test_consistency_prints_a_table_or_json_and_keeps_the_means(cli: Cli, made: Path) -> None:
+    shutil.copytree(made / "runs/pop", "r")
+    found = cli("consistency", "r", made / "data/shop", "--part", "valid", "--seed", 2)
+    assert found.code == 0, found.err
+    rows = [line for line in found.out.splitlines() if line.startswith(("wrong click", "swap"))]
+    assert len(rows) == 2 and all(row.count("1.0000") == 2 for row in rows)
+    assert "accidents of seed 2; full ranking, seen items excluded" in found.err
+    kept = json.loads(Path("r/consistency-valid.json").read_text())
+    printed = cli("consistency", "r", "--part", "valid", "--seed", 2, "--json")
+    assert json.loads(printed.out) == kept and kept["accidents"]["forget"]["RBO@10"] == [1.0, 0.0]
+    some = cli("consistency", "r", "--accidents", "swap,forget", "-k", 5, "--json")
+    assert list(json.loads(some.out)["accidents"]) == ["swap", "forget"]
+    wrong = cli("consistency", "r", "--accidents", "swop")
+    assert wrong.code == 2 and "did you mean `swap`" in wrong.err
+
+
 def test_negatives_without_sampled_candidates_are_refused(cli: Cli, made: Path) -> None:
     run, sampled = made / "runs/pop", ("--candidates", "sampled")
     for option in ("--negatives", "--negatives-seed"):

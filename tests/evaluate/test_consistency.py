@@ -189,7 +189,7 @@ def test_what_is_measured_is_said() -> None:
     shift = found.shifts["wrong click"]
     assert one["RBO@5"] == pytest.approx([shift.rbo.mean(), shift.rbo.std(ddof=1) / 150**0.5])
     header, *rows = found.table()
-    assert len(header) == len(rows[0]) == 10 and [row[0] for row in rows] == list(found.shifts)
+    assert len(header) == len(rows[0]) == 11 and [row[0] for row in rows] == list(found.shifts)
     assert "150 cases" in found.describe() and "seen items excluded" in found.describe()
     again = measure_consistency(model, SPLIT.test, whole=SPLIT.whole, seed=4, k=5)
     assert again.to_json() == found.to_json()

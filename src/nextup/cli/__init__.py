@@ -15,6 +15,7 @@ import typer
 from nextup.cli import console
 from nextup.cli.about import demo, doctor, models
 from nextup.cli.answers import recommend, similar
+from nextup.cli.consistency import consistency
 from nextup.cli.data import prepare
 from nextup.cli.runs import compare, evaluate, fit
 from nextup.cli.studies import report, study
@@ -58,7 +59,7 @@ def _root(
 
 
 _COMMANDS = (
-    *(prepare, fit, evaluate, compare, recommend, similar),
+    *(prepare, fit, evaluate, compare, consistency, recommend, similar),
     *(models, study, report, doctor, demo),
 )
 for _command in _COMMANDS:

@@ -86,7 +86,7 @@ def recommend(
     as_json: AsJson = False,
     device: Device = "cpu",
 ) -> None:
-    """Recommend what comes next, after one history or a file of them.
+    """Recommend what comes next, after one history or many.
 
     Nothing but the run is needed, and the user need not have been seen before. Items of the
     history that the run does not know are skipped and reported. The options from --user to

@@ -74,7 +74,7 @@ def study(
     ),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would run.")] = False,
 ) -> None:
-    """Run what is missing of a paper's tables and figures.
+    """Run what a paper's tables and figures still need.
 
     The most valuable runs come first: the first seed of everything before any second one. Each
     leaves a small file in the results folder, and runs that several tables need are made once.

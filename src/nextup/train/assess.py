@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,6 +112,65 @@ def evaluate(
     InputError
         If the dataset cannot be read.
     """
+    found = opened(run, dataset, part, device)
+    protocol = protocol or found.run.protocol
+    ranked = rank_everywhere(found.fabric, found.model, found.cases, found.split, protocol)
+    values = metrics(ranked)
+    if found.fabric.is_global_zero:
+        device_there = found.fabric.device
+        values.update(
+            _list_metrics(found.model, found.cases, protocol, found.popularity, device_there)
+        )
+        found.run.note(part, ranked, values)
+    shared: dict[str, float] = found.fabric.broadcast(values)
+    return shared
+
+
+def rank_again(
+    run: Run | Path | str,
+    dataset: Dataset | Path | str | None = None,
+    *,
+    protocols: Sequence[Protocol],
+    part: str = "test",
+    device: str = "auto",
+) -> list[CaseRanks]:
+    """Rank a run's held-out items by other protocols, and leave what the run holds as it is.
+
+    Parameters
+    ----------
+    run, dataset, part, device
+        As `evaluate` takes them.
+    protocols
+        How to rank.
+
+    Raises
+    ------
+    NextupError
+        As `evaluate` raises them.
+    """
+    found = opened(run, dataset, part, device)
+    return [
+        rank_everywhere(found.fabric, found.model, found.cases, found.split, protocol)
+        for protocol in protocols
+    ]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A finished run, ready to be measured on a part."""
+
+    run: Run
+    fabric: Fabric
+    model: Recommender
+    popularity: np.ndarray
+    split: Split
+    cases: Cases
+
+
+def opened(
+    run: Run | Path | str, dataset: Dataset | Path | str | None, part: str, device: str
+) -> Opened:
+    """Load a run and the cases of a part; takes and raises what `evaluate` does."""
     run = run if isinstance(run, Run) else Run(run)
     if part not in ("valid", "test"):
         raise ConfigError(f"part: `{part}` is not one of valid, test")
@@ -127,19 +188,11 @@ def evaluate(
         dataset = where
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     check_same_dataset(run, data)
-    protocol = protocol or run.protocol
     fabric = make_fabric(device, "32")
     model, _, popularity, _ = load_model(run.recommender_folder)
-    model = model.to(fabric.device)
     split = data.split(config["split"])
     cases = split.test if part == "test" else split.valid
-    ranked = rank_everywhere(fabric, model, cases, split, protocol)
-    values = metrics(ranked)
-    if fabric.is_global_zero:
-        values.update(_list_metrics(model, cases, protocol, popularity, fabric.device))
-        run.note(part, ranked, values)
-    shared: dict[str, float] = fabric.broadcast(values)
-    return shared
+    return Opened(run, fabric, model.to(fabric.device), popularity, split, cases)
 
 
 def _list_metrics(
