@@ -27,6 +27,7 @@ from nextup.cli.reading import (
     "nextup prepare ratings.csv --items movies.csv --min-rating 4 --out data/ml",
     "nextup prepare events.parquet --user visitor --item product --min-user 5 --min-item 5",
     "nextup prepare ratings.dat --delimiter :: --no-header --user 1 --item 2 --time 4",
+    "nextup prepare Beauty.txt --attributes Beauty_item2attributes.json",
     "nextup prepare Beauty.txt            (lines of: user item item ...)",
 )
 def prepare(
@@ -48,6 +49,10 @@ def prepare(
     item_id: Annotated[str | None, option("Its id column.")] = None,
     title: Annotated[str | None, option("Its title column.")] = None,
     items_encoding: Annotated[str | None, option("Its text encoding.")] = None,
+    attributes: Annotated[
+        Path | None,
+        option("A file of items' attributes: JSON {item: [attribute, ...]} or columns of both."),
+    ] = None,
     min_rating: Annotated[float | None, option("Leave out lower ratings.")] = None,
     since: Annotated[str | None, option("Leave out what is earlier (2018-01-31).")] = None,
     until: Annotated[str | None, option("Leave out what is at or after this.")] = None,
@@ -85,6 +90,7 @@ def prepare(
             item_id=column(item_id),
             title=column(title),
             items_encoding=items_encoding,
+            attributes=attributes,
             min_rating=min_rating,
             since=since,
             until=until,
@@ -104,5 +110,7 @@ def prepare(
         ("interactions", f"{data.n_interactions:,}"),
         ("of a user", f"median {length['median']:g}, {length['min']} to {length['max']}"),
     ]
+    if attributes is not None:
+        rows.append(("attributes", f"{data.card['attributes_source']['attributes']:,}"))
     show(table(("dataset", str(path)), rows))
     next_command("fit", path)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nextup.data.attributes import COLUMN, read_attributes
 from nextup.data.catalog import Catalog
 from nextup.data.clean import Filters, core_remedy, describe, first_of_each, k_core, repeats
 from nextup.data.columns import ColumnName, Say, silent, speak
@@ -45,6 +47,7 @@ def read(
     item_id: ColumnName | None = None,
     title: ColumnName | None = None,
     items_encoding: str | None = None,
+    attributes: str | Path | pandas.DataFrame | polars.DataFrame | dict[Any, Any] | None = None,
     min_rating: float | None = None,
     since: object = None,
     until: object = None,
@@ -77,6 +80,10 @@ def read(
         A side file or frame of items: titles and attributes.
     item_id, title, items_encoding
         Its id and title columns, and its encoding.
+    attributes
+        A file or frame of items' attributes, any number for each: a JSON dictionary
+        ``{item: [attribute, ...]}``, or a table of items and attributes. `item_id` and
+        `items_encoding` hold for it as well.
     min_rating
         Leave out interactions rated lower.
     since, until
@@ -124,7 +131,7 @@ def read(
     )
     if rating is not None and min_rating is None:
         tell("the ratings are read only for --min-rating (min_rating), so they are not used")
-    if items is None and (item_id is not None or title is not None):
+    if items is None and (title is not None or (item_id is not None and attributes is None)):
         raise InputError("item-id and title name columns of a side file; name it with --items")
     log, origin = read_log(source, reading, tell)
     where = origin.name
@@ -145,6 +152,11 @@ def read(
         items, item_ids, item_id, title, items_encoding, skip_bad_rows, tell
     )
     card = _card(name, origin, log, filters, sequences, len(catalog), side)
+    if attributes is not None:
+        found, card["attributes_source"] = read_attributes(
+            attributes, item_ids, item_id, items_encoding, skip_bad_rows, tell
+        )
+        catalog = replace(catalog, attributes={**(catalog.attributes or {}), COLUMN: found})
     _tell_of_log(log, tell, where)
     _tell_counts(card, tell, where)
     return Dataset(sequences, catalog, users, log.times, card)

@@ -97,7 +97,7 @@ def read_public(
     titles
         Whether to read its titles, if it has a file of them.
     attributes
-        Whether to read its attributes instead of its titles.
+        Whether to read its attributes as well, if it has a file of them.
     **settings
         Passed on to `nextup.read`; nothing is said of how a set that is known is read.
 
@@ -112,8 +112,8 @@ def read_public(
     log = _file(public.log)
     given: dict[str, Any] = {"name": name, "quiet": "say" not in settings, **public.settings}
     if attributes and public.attributes is not None:
-        given["items"] = _file(public.attributes)
-    elif titles and public.items is not None:
+        given["attributes"] = _file(public.attributes)
+    if titles and public.items is not None:
         path = _file(public.items)
         given["items"] = _yelp_items(path) if name == "yelp" else path
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping as MappingType
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nextup.data.tables import find_layout, rows_of
 from nextup.data.texts import json_columns
 from nextup.errors import InputError
 
-LISTS = ("genres", "genre", "categories", "category", "tags", "attributes")
+LISTS = ("genres", "genre", "categories", "category", "tags", "tag", "attributes", "attribute")
 Columns = dict[str, list[Any]]
 
 
@@ -60,21 +61,8 @@ def build_catalog(
     """
     if source is None:
         return Catalog(ids), None
-    where, side = "items", _Side(skip_bad_rows)
-    if isinstance(source, MappingType):
-        keys, columns = _from_dictionary(dict(source), where)
-        chosen: str | None = "title" if "title" in columns else None
-    else:
-        kind = frame_kind(source)
-        where = f"items ({kind} frame)" if kind else str(source)
-        keys, columns, chosen = (
-            _from_frame(source, where, item_id, title, say)
-            if kind
-            else _from_file(Path(source), item_id, title, encoding or "utf-8", side, say)
-        )
-    card: dict[str, Any] = {"name": Path(where).name, "rows": len(keys)}
-    if side.fingerprint is not None:
-        card |= {"sha256": side.fingerprint.sha256, "bytes": side.fingerprint.bytes}
+    side = read_side("items", source, item_id, title, encoding, skip_bad_rows, say)
+    where, keys, columns, chosen, card = side.where, side.keys, side.columns, side.title, side.card
     at = ids.numbers_of(keys).tolist()
     row_of: dict[int, int] = {}
     for row, number in enumerate(at):
@@ -106,8 +94,72 @@ def build_catalog(
     else:
         say(f"{where}: no column of titles; name it with --title")
     for name, values in joined.items():
-        joined[name] = _part_lists(name, values)
+        joined[name] = part_lists(name, values)
     return Catalog(ids, titles, joined or None), {**card, **counts, "title": chosen}
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a side file holds, before it is joined to the items of a log.
+
+    Parameters
+    ----------
+    where
+        What to call it in messages.
+    keys
+        The raw id of each row.
+    columns
+        The other columns by name, one value a row.
+    title
+        Which of them holds titles, if one does.
+    malformed
+        Rows that were left out.
+    card
+        The card's entry on it.
+    """
+
+    where: str
+    keys: list[Any]
+    columns: Columns
+    title: str | None
+    malformed: int
+    card: dict[str, Any]
+
+
+def read_side(
+    what: str,
+    source: Any,
+    item_id: ColumnName | None,
+    title: ColumnName | None,
+    encoding: str | None,
+    skip_bad_rows: bool,
+    say: Say,
+) -> Side:
+    """Read a side file, frame or dictionary; the arguments are those of `build_catalog`.
+
+    `what` is what messages call a source without a name.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used.
+    """
+    where, side = what, _Side(skip_bad_rows)
+    if isinstance(source, MappingType):
+        keys, columns = _from_dictionary(dict(source), where)
+        chosen: str | None = "title" if "title" in columns else None
+    else:
+        kind = frame_kind(source)
+        where = f"{what} ({kind} frame)" if kind else str(source)
+        keys, columns, chosen = (
+            _from_frame(source, where, item_id, title, say)
+            if kind
+            else _from_file(Path(source), item_id, title, encoding or "utf-8", side, say)
+        )
+    card: dict[str, Any] = {"name": Path(where).name, "rows": len(keys)}
+    if side.fingerprint is not None:
+        card |= {"sha256": side.fingerprint.sha256, "bytes": side.fingerprint.bytes}
+    return Side(where, keys, columns, chosen, side.malformed, card)
 
 
 class _Side:
@@ -257,7 +309,7 @@ def _title(value: Any) -> str | None:
     return None if made in (None, "") else str(made)
 
 
-def _part_lists(name: str, values: list[Any]) -> list[Any]:
+def part_lists(name: str, values: list[Any]) -> list[Any]:
     """Part texts such as ``"Comedy|Drama"`` where a column is known to hold lists."""
     made = [plain(value) for value in values]
     if plain_name(name) not in LISTS:

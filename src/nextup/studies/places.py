@@ -58,7 +58,7 @@ class Places:
         with (folder.parent / f".{dataset}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / "card.json").is_file():
-                read_public(dataset).save(folder)
+                read_public(dataset, attributes=True).save(folder)
         return folder
 
 
