@@ -47,11 +47,14 @@ class ParameterGroup:
     """Weights that the optimiser treats alike.
 
     `rate` multiplies the step size of training; `decays` says whether weight decay touches them.
+    `by_rows`: tables of which a step shall move only the rows it met (Adagrad and SGD; Adam moves
+    all); their gradients may be sparse where `Recommender.sparse_gradients` says so.
     """
 
     parameters: list[nn.Parameter]
     rate: float = 1.0
     decays: bool = True
+    by_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Recommender(nn.Module):
     """Authors, title, venue."""
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     learns_by: ClassVar[Literal["gradient", "counting"]] = "gradient"
+    sparse_gradients: bool = False
+    """Set by training: whether its optimiser takes sparse gradients of tables."""
 
     def __init__(self, config: ModelConfig, n_items: int) -> None:
         super().__init__()

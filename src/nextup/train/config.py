@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainConfig(BaseModel):
@@ -14,7 +14,13 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(200, ge=0, description="the most epochs")
     batch_size: int = Field(256, ge=1, description="samples of a step, over all processes")
-    learning_rate: float = Field(1e-3, gt=0, description="Adam's step size")
+    optimizer: Literal["adam", "adagrad", "sgd"] = Field(
+        "adam", description="AdamW; Adagrad or plain steps, both with momentum"
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="step size")
+    momentum: float = Field(
+        0.0, ge=0, lt=1, description="adagrad, sgd: share of the last step that is taken again"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean gradient")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the squared gradient")
     weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW)")
@@ -34,3 +40,9 @@ class TrainConfig(BaseModel):
         "validation and the saved recommender use; 0: none",
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> TrainConfig:
+        if self.momentum > 0 and self.optimizer == "adam":
+            raise ValueError("momentum is for adagrad and sgd; Adam has beta1")
+        return self

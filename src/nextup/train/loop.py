@@ -28,6 +28,7 @@ from nextup.train.assess import rank_everywhere
 from nextup.train.checkpoint import Progress
 from nextup.train.config import TrainConfig
 from nextup.train.device import sum_over_processes
+from nextup.train.optimizer import make_optimizer, takes_sparse
 from nextup.train.progress import Bar, Log, peak_memory_mb
 
 Weights = dict[str, Tensor]
@@ -118,16 +119,8 @@ class Loop:
         groups = self.model.parameter_groups()
         self.parameters = [p for group in groups for p in group.parameters]
         self.rates = [group.rate for group in groups]
-        decay = self.config.weight_decay
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": group.parameters, "weight_decay": decay if group.decays else 0.0}
-                for group in groups
-            ],
-            lr=self.config.learning_rate,
-            betas=(self.config.beta1, self.config.beta2),
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.config, groups)
+        self.model.sparse_gradients = takes_sparse(self.config, self.fabric.world_size)
         self.best, self.sums = {}, {}
         self.average = self._weights(copy=True) if self.config.average else {}
 
@@ -145,7 +138,8 @@ class Loop:
         self.model.train()
         for step in range(first, len(self.stream)):
             total = self._step(order, epoch, step)
-            rows += min(self.config.batch_size, self.stream.rows - step * self.config.batch_size)
+            left = self.stream.rows - step * self.config.batch_size
+            rows += max(min(self.config.batch_size, left), 0)
             progress.step = step + 1
             now = time.perf_counter()
             shown = bar.live and step % 10 == 0

@@ -13,6 +13,7 @@ from nextup.data.dataset import Dataset
 from nextup.data.folder import beside, clear_leftovers
 from nextup.errors import RunError
 from nextup.train.assess import check_same_dataset
+from nextup.train.recipe import resolve
 from nextup.train.run import Run, is_run, write_whole
 
 
@@ -61,11 +62,17 @@ def check_place(
 def _check_same(run: Run, asked: dict[str, Any], data: Dataset) -> None:
     check_same_dataset(run, data)
     before = run.config
+    # A run of an earlier version lacks settings that came later; they stood at their defaults.
+    both = zip(("model_config", "train_config"), resolve(asked["model"]), strict=True)
+    defaults = {name: config.model_dump(mode="json") for name, config in both}
     for key, value in asked.items():
-        if key not in ("dataset", "format") and before.get(key) != value:
+        then = before.get(key)
+        if key in defaults and isinstance(then, dict):
+            then = {**defaults[key], **then}
+        if key not in ("dataset", "format") and then != value:
             raise RunError(
                 f"{run.path}: was started with another {key} "
-                f"({_difference(before.get(key), value)}); resume with the same settings, "
+                f"({_difference(then, value)}); resume with the same settings, "
                 "or start again with --overwrite"
             )
 
