@@ -75,6 +75,11 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "dilations": [1, 2], "negatives": 2},
     ],
     "grec": [{"encoder_dilations": [1, 2], "decoder_dilations": [1, 2]}],
+    "bert4rec": [
+        {},
+        {"mask_share": 0.6, "last_only": 0.0, "attention_dropout": 0.1, "heads": 1},
+        {"rows": "prefix", "mask_share": 0.2, "last_only": 0.5, "layers": 1},
+    ],
     "cl4srec": [
         {"loss": "bce"},
         {

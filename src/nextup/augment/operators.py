@@ -25,14 +25,11 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from nextup.augment.packed import Packed, spans, to_device
+from nextup.augment.places import shuffled_places, slice_places, some_places
 from nextup.augment.similarity import SimilarItems
 from nextup.errors import ConfigError
-
-_BITS = 40
-"""Random bits of a draw; the other bits of an int64 hold a row, so up to eight million rows."""
 
 
 def share(lengths: NDArray[np.int64], rate: float) -> NDArray[np.int64]:
@@ -70,34 +67,6 @@ def check_rate(name: str, rate: float) -> None:
         raise ConfigError(f"augment: the rate of `{name}` is {rate}; it must lie in {allowed}")
 
 
-def _draw(count: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
-    return torch.randint(1 << _BITS, (count,), generator=generator, device=device)
-
-
-def _shuffled(
-    lengths: NDArray[np.int64], device: torch.device, generator: torch.Generator | None
-) -> Tensor:
-    """``int64[N]``: a random order of the places of each row; rows stay one after the other."""
-    row = to_device(np.repeat(np.arange(len(lengths)) << _BITS, lengths), device)
-    return torch.argsort(row + _draw(len(row), device, generator))
-
-
-def _some(rows: Packed, counts: NDArray[np.int64], generator: torch.Generator | None) -> Tensor:
-    """``int64[sum of counts]``: that many distinct random places of each row, row after row."""
-    order = _shuffled(rows.lengths, rows.device, generator)
-    return order[to_device(spans(rows.firsts, counts), rows.device)]
-
-
-def _slice(rows: Packed, counts: NDArray[np.int64], generator: torch.Generator | None) -> Tensor:
-    """``int64[sum of counts]``: that many consecutive places of each row, from a random start."""
-    row = np.repeat(np.arange(len(rows)), counts)
-    first = spans(rows.firsts, counts)
-    starts = (rows.lengths - counts + 1)[row]
-    at = to_device(np.stack([row, first, starts]), rows.device)
-    start = _draw(len(rows), rows.device, generator)[at[0]]
-    return at[1] + start % at[2]
-
-
 def crop(rows: Packed, rate: float, generator: torch.Generator | None = None) -> Packed:
     """Keep ``max(1, floor(rate * m))`` consecutive items of each row.
 
@@ -112,7 +81,7 @@ def crop(rows: Packed, rate: float, generator: torch.Generator | None = None) ->
     """
     check_rate("crop", rate)
     kept = np.maximum(share(rows.lengths, rate), 1)
-    return Packed.of(rows.tokens[_slice(rows, kept, generator)], kept)
+    return Packed.of(rows.tokens[slice_places(rows, kept, generator)], kept)
 
 
 def mask(
@@ -140,10 +109,10 @@ def mask(
     # A rate as good as 1 may be rounded to 1 in `share`.
     hidden = np.minimum(share(rows.lengths, rate), rows.lengths - 1)
     if token is not None:
-        tokens = rows.tokens.index_fill(0, _some(rows, hidden, generator), token)
+        tokens = rows.tokens.index_fill(0, some_places(rows, hidden, generator), token)
         return Packed(tokens, rows.lengths, rows.ago)
     kept = rows.lengths - hidden
-    at = _some(rows, kept, generator).sort().values
+    at = some_places(rows, kept, generator).sort().values
     return Packed(rows.tokens[at], kept, rows.ago[at])
 
 
@@ -155,8 +124,8 @@ def reorder(rows: Packed, rate: float, generator: torch.Generator | None = None)
     """
     check_rate("reorder", rate)
     counts = share(rows.lengths, rate)
-    at = _slice(rows, counts, generator)
-    order = _shuffled(counts, rows.device, generator)
+    at = slice_places(rows, counts, generator)
+    order = shuffled_places(counts, rows.device, generator)
     return Packed(rows.tokens.index_copy(0, at, rows.tokens[at[order]]), rows.lengths, rows.ago)
 
 
@@ -172,7 +141,7 @@ def substitute(
     [[2, 1]]
     """
     check_rate("substitute", rate)
-    at = _some(rows, np.maximum(share(rows.lengths, rate), 1), generator)
+    at = some_places(rows, np.maximum(share(rows.lengths, rate), 1), generator)
     tokens = rows.tokens.index_copy(0, at, similar.of(rows.tokens[at], generator))
     return Packed(tokens, rows.lengths, rows.ago)
 
@@ -198,7 +167,7 @@ def insert(
     if max_length < 1:
         raise ConfigError(f"augment: max_length is {max_length}; `insert` needs at least 1")
     counts = np.maximum(share(rows.lengths, rate), 1)
-    at = _some(rows, counts, generator)
+    at = some_places(rows, counts, generator)
     tokens = torch.cat([rows.tokens, similar.of(rows.tokens[at], generator)])
     stands = torch.arange(len(rows.tokens), device=rows.device)
     order = torch.argsort(torch.cat([2 * stands + 1, 2 * at]))
