@@ -11,7 +11,15 @@ from plain import close, finite_differences
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from nextup.nn.losses import bce_loss, bpr_loss, gbce_beta, sampled_softmax_loss, softmax_loss
+from nextup.nn.losses import (
+    bce_loss,
+    bpr_loss,
+    bpr_max_loss,
+    gbce_beta,
+    sampled_softmax_loss,
+    softmax_loss,
+    top1_max_loss,
+)
 
 F64 = torch.float64
 
@@ -177,3 +185,88 @@ def test_the_plain_softmax_ignores_the_padding_column() -> None:
     before = softmax_loss(scores, targets)
     scores[:, 0] = 1e6
     close(softmax_loss(scores, targets), before, 0.0)
+
+
+PENALTY = 1.7
+
+
+def scored(rows: int = 5, columns: int = 7) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of targets and of columns, and which of the columns are the targets' own."""
+    torch.manual_seed(0)
+    target, columns_ = torch.randn(rows, dtype=F64), 2 * torch.randn(rows, columns, dtype=F64)
+    return target, columns_, torch.eye(rows, columns, dtype=torch.bool)
+
+
+def test_bpr_max_and_top1_max_are_their_papers_sums() -> None:
+    target, negative, own = scored()
+    bpr_max, top1_max = [], []
+    for m in range(len(target)):
+        n = negative[m][~own[m]]
+        s = torch.exp(n) / torch.exp(n).sum()
+        ahead = 1 / (1 + torch.exp(n - target[m]))
+        bpr_max.append(-torch.log((s * ahead).sum()) + PENALTY * (s * n**2).sum())
+        top1_max.append((s * ((1 - ahead) + 1 / (1 + torch.exp(-(n**2))))).sum())
+    close(bpr_max_loss(target, negative, PENALTY, own), torch.stack(bpr_max), 1e-12)
+    close(top1_max_loss(target, negative, own), torch.stack(top1_max), 1e-12)
+
+
+def test_bpr_max_with_one_negative_is_bpr_and_the_penalty() -> None:
+    target, negative, _ = scored(columns=1)
+    expected = -torch.log(torch.sigmoid(target - negative[:, 0])) + PENALTY * negative[:, 0] ** 2
+    close(bpr_max_loss(target, negative, PENALTY), expected, 1e-12)
+    close(bpr_max_loss(target, negative), bpr_loss(target, negative), 1e-12)
+
+
+def test_a_column_left_out_has_no_say_and_no_gradient() -> None:
+    target, negative, own = scored()
+    for loss in (lambda *of: bpr_max_loss(*of[:2], PENALTY, of[2]), top1_max_loss):
+        found = []
+        for value in (0.0, 50.0, -torch.inf, torch.inf):
+            scores = negative.masked_fill(own, value).requires_grad_()
+            losses = loss(target, scores, own)
+            losses.sum().backward()
+            assert scores.grad is not None and torch.isfinite(scores.grad).all()
+            assert (scores.grad[own] == 0).all()
+            found.append(losses.detach())
+        assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_a_target_without_any_negative_has_no_loss() -> None:
+    target, everything = torch.randn(2), torch.ones(2, 1, dtype=torch.bool)
+    for losses in (
+        bpr_max_loss(target, torch.randn(2, 1), PENALTY, everything),
+        top1_max_loss(target, torch.randn(2, 1), everything),
+    ):
+        assert (losses == 0).all()
+
+
+def test_bpr_max_is_the_mean_of_logarithms_not_the_logarithm_of_a_mean() -> None:
+    target, negative, own = scored()
+    together = bpr_max_loss(target, negative, PENALTY, own)
+    alone = [
+        bpr_max_loss(target[m : m + 1], negative[m : m + 1], PENALTY, own[m : m + 1])
+        for m in range(len(target))
+    ]
+    close(together, torch.cat(alone), 1e-12)
+
+
+def test_a_target_far_behind_still_has_a_gradient() -> None:
+    target = torch.tensor([-300.0], requires_grad=True)
+    loss = bpr_max_loss(target, torch.tensor([[0.0, 1.0]]))
+    loss.sum().backward()
+    assert float(loss.detach()) == pytest.approx(300, rel=0.01)
+    assert target.grad is not None and float(target.grad) == pytest.approx(-1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (4, 6)])
+def test_gradients_of_the_max_losses(shape: tuple[int, int]) -> None:
+    target, negative, own = scored(*shape)
+    target.requires_grad_()
+    negative.requires_grad_()
+    for left_out in (None, own):
+        assert torch.autograd.gradcheck(
+            lambda t, n, out=left_out: bpr_max_loss(t, n, PENALTY, out), (target, negative)
+        )
+        assert torch.autograd.gradcheck(
+            lambda t, n, out=left_out: top1_max_loss(t, n, out), (target, negative)
+        )

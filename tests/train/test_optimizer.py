@@ -100,7 +100,7 @@ def test_a_row_met_twice_is_squared_once() -> None:
     weight = table()
     at = torch.tensor([[2, 2]])
     values = torch.ones(2, 3, dtype=torch.float64)
-    twice = torch.sparse_coo_tensor(at, values, weight.shape)
+    twice = torch.sparse_coo_tensor(at, values, weight.shape, check_invariants=True)
     whole = torch.zeros_like(weight)
     whole[2] = 2.0
     expected = moved(table(), [whole])

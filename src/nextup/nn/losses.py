@@ -123,4 +123,75 @@ def bpr_loss(target_scores: Tensor, negative_scores: Tensor) -> Tensor:
     return softplus(negative_scores - target_scores[:, None]).mean(dim=1)
 
 
-__all__ = ["bce_loss", "bpr_loss", "gbce_beta", "sampled_softmax_loss", "softmax_loss"]
+def bpr_max_loss(
+    target_scores: Tensor,
+    negative_scores: Tensor,
+    penalty: float = 0.0,
+    left_out: Tensor | None = None,
+) -> Tensor:
+    """BPR-max: the chance that the target beats the best negative, and a penalty on scores.
+
+    ``-log sum_j s_j sigma(t - n_j) + penalty * sum_j s_j n_j^2`` with ``s`` the softmax over the
+    negatives (Hidasi & Karatzoglou, CIKM 2018). Worked out from logarithms, so nothing need
+    be added inside the logarithm.
+
+    Parameters
+    ----------
+    target_scores
+        ``[M]``.
+    negative_scores
+        ``[M, n]``.
+    penalty
+        How much the negatives' squared scores cost.
+    left_out
+        ``bool[M, n]``: which are no negatives (the target's own column). A target without any has
+        no loss.
+
+    Examples
+    --------
+    >>> bpr_max_loss(torch.zeros(1), torch.zeros(1, 3))  # ln 2
+    tensor([0.6931])
+    """
+    logits = _without(negative_scores, left_out)
+    ahead = logsigmoid(target_scores[:, None] - logits)
+    loss = torch.logsumexp(logits, dim=1) - torch.logsumexp(logits + ahead, dim=1)
+    if penalty == 0.0:
+        return loss
+    negative_scores = _without(negative_scores, left_out, 0.0)
+    return loss + penalty * (torch.softmax(logits, dim=1) * negative_scores.square()).sum(dim=1)
+
+
+def top1_max_loss(
+    target_scores: Tensor, negative_scores: Tensor, left_out: Tensor | None = None
+) -> Tensor:
+    """TOP1-max: ``sum_j s_j [sigma(n_j - t) + sigma(n_j^2)]``, ``s`` as in `bpr_max_loss`.
+
+    Hidasi & Karatzoglou, CIKM 2018; parameters as in `bpr_max_loss`. A target without any
+    negative has no loss.
+
+    Examples
+    --------
+    >>> top1_max_loss(torch.zeros(1), torch.zeros(1, 3))  # 1/2 + 1/2
+    tensor([1.])
+    """
+    logits = _without(negative_scores, left_out)
+    worse = torch.sigmoid(logits - target_scores[:, None])
+    large = torch.sigmoid(_without(negative_scores, left_out, 0.0).square())
+    share = _without(torch.softmax(logits, dim=1), left_out, 0.0)  # all left out: not 1/n each
+    return (share * (worse + large)).sum(dim=1)
+
+
+def _without(scores: Tensor, left_out: Tensor | None, value: float = -1e30) -> Tensor:
+    """Scores with `value` for what is left out; finite, so that a row of nothing else has a sum."""
+    return scores if left_out is None else scores.masked_fill(left_out, value)
+
+
+__all__ = [
+    "bce_loss",
+    "bpr_loss",
+    "bpr_max_loss",
+    "gbce_beta",
+    "sampled_softmax_loss",
+    "softmax_loss",
+    "top1_max_loss",
+]
