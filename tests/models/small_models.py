@@ -7,6 +7,8 @@ lines of its own in `FORMS`.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +61,12 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "targets": "prefix", "negatives": 4, "hidden": 24, "layers": 1},
         {"loss": "gbce", "targets": "prefix", "negatives": 5, "calibration": 0.3, "layers": 1},
     ],
+    "gru4rec_official": [
+        {"loss": "cross_entropy", "negatives": 20, "embedding_dropout": 0.1},
+        {"loss": "cross_entropy", "negatives": 5, "logq": 1.0, "bptt": 3},
+        {"loss": "bpr_max", "negatives": 20, "negative_power": 0.3},
+        {"loss": "top1_max", "negatives": 30, "activation": "linear"},
+    ],
     "srgnn": [
         {"loss": "softmax"},
         {"loss": "softmax", "targets": "last", "steps": 2, "counted_edges": True},
@@ -68,6 +76,23 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "softmax"},
         {"loss": "bpr", "layers": 1, "steps": 2, "negatives": 5},
         {"loss": "softmax", "targets": "last", "layers": 0, "attention_weight": 0.0},
+    ],
+    "shan": [
+        {"loss": "bpr"},
+        {"loss": "softmax", "short": 5, "vector_l2": 0.0},
+        {"loss": "bce", "targets": "last", "negatives": 3, "attention_l2": 0.0},
+    ],
+    "bpr": [{}, {"bias": False, "negatives": 3}],
+    "fpmc": [{}, {"loss": "softmax"}, {"loss": "bce", "targets": "prefix", "negatives": 2}],
+    "fossil": [
+        {},
+        {"loss": "softmax", "alpha": 0.6, "order": 1},
+        {"loss": "bce", "targets": "prefix", "negatives": 2},
+    ],
+    "caser": [
+        {"window_targets": 1},
+        {"window_targets": 0, "loss": "softmax"},
+        {"window_targets": 0, "activation": "tanh", "negatives": 2},
     ],
     "nextitnet": [
         {"dilations": [1, 2]},
@@ -79,6 +104,11 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {},
         {"mask_share": 0.6, "last_only": 0.0, "attention_dropout": 0.1, "heads": 1},
         {"rows": "prefix", "mask_share": 0.2, "last_only": 0.5, "layers": 1},
+    ],
+    "s3rec": [
+        {"pretrain_epochs": 1, "map_weight": 1.0, "aap_weight": 0.2},
+        {"loss": "bce", "pretrain_epochs": 1, "targets": "prefix"},
+        {"loss": "bce", "pretrain_epochs": 0},
     ],
     "cl4srec": [
         {"loss": "bce"},
@@ -194,7 +224,10 @@ def shop(users: int = 60, seed: int = 0) -> Sequences:
 def dataset_of(sequences: Sequences, n_items: int = N_ITEMS) -> Dataset:
     return Dataset(
         sequences,
-        Catalog(RawIds.of([f"i{n}" for n in range(1, n_items + 1)])),
+        Catalog(
+            RawIds.of([f"i{n}" for n in range(1, n_items + 1)]),
+            attributes={"attributes": [[n % 3, f"a{n % 5}"] for n in range(1, n_items + 1)]},
+        ),
         RawIds.of([f"u{n}" for n in range(len(sequences))]),
         None,
         {"name": "small"},
@@ -204,6 +237,15 @@ def dataset_of(sequences: Sequences, n_items: int = N_ITEMS) -> Dataset:
 def stream_of(model: Recommender, train: Sequences, batch_size: int = 256, seed: int = 0) -> Stream:
     device = torch.device("cpu")
     return model.training_stream(train, batch_size=batch_size, seed=seed, device=device)
+
+
+def batches(model: Recommender, train: Sequences) -> Iterator[tuple[int, Batch]]:
+    """All steps of a stream, epoch after epoch, numbered from 0."""
+    stream, count = stream_of(model, train), itertools.count()
+    for epoch in itertools.count():
+        order = stream.order(epoch)
+        for step in range(len(stream)):
+            yield next(count), stream.batch(order, epoch, step)
 
 
 def first_batch(model: Recommender, train: Sequences | None = None) -> Batch:
