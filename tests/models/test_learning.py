@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,11 @@ from small_models import (
     N_ITEMS,
     RATES,
     Form,
+    batches,
     dataset_of,
     forms,
     scores_of,
     shop,
-    stream_of,
     trainable,
 )
 
@@ -70,10 +71,8 @@ def train(
 ) -> Iterator[int]:
     """Plain Adam over whole steps; pauses now and then to be looked at."""
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
-    stream = stream_of(model, histories)
-    for step in range(steps):
+    for step, batch in islice(batches(model, histories), steps):
         model.train()
-        batch = stream.batch(stream.order(step), step, 0)
         optimizer.zero_grad()
         model.loss(batch).total.backward()
         optimizer.step()

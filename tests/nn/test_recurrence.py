@@ -12,7 +12,8 @@ from torch import nn
 
 from nextup.data.batches import batch_of_lists
 from nextup.models.base import make_model
-from nextup.models.gru4rec import GRU4Rec, time_major
+from nextup.models.gru4rec import GRU4Rec
+from nextup.nn.recurrence import time_major
 
 
 def model_of(layers: int = 1, hidden: int = 6) -> GRU4Rec:

@@ -123,6 +123,31 @@ def test_the_settings_choose() -> None:
     assert not takes_sparse(TrainConfig(optimizer="sgd"), processes=2)
 
 
+@pytest.mark.parametrize("name", ["adam", "adagrad", "sgd"])
+def test_coupled_decay_is_an_l2_term_of_the_loss(name: str) -> None:
+    steps = gradients(5, table().shape)
+    found = []
+    for decay in (0.3, 0.0):
+        weight = table()
+        config = TrainConfig.model_validate(
+            {"optimizer": name, "weight_decay": decay, "coupled_decay": True, "learning_rate": 0.1}
+        )
+        optimizer = make_optimizer(config, [ParameterGroup([weight])])
+        for gradient in steps:
+            weight.grad = gradient + (0.3 - decay) * weight.detach()
+            optimizer.step()
+        found.append(weight.detach())
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_weights_set_apart_do_not_decay_coupled_or_not() -> None:
+    for coupled in (False, True):
+        config = TrainConfig(weight_decay=0.3, coupled_decay=coupled)
+        groups = [ParameterGroup([table()]), ParameterGroup([table()], decays=False)]
+        made = make_optimizer(config, groups)
+        assert [group["weight_decay"] for group in made.param_groups] == [0.3, 0.0]
+
+
 def test_momentum_with_adam_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="momentum is for adagrad and sgd"):
         quick(dataset(), tmp_path / "run", momentum=0.5)

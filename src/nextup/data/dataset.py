@@ -122,16 +122,17 @@ class Dataset:
         InputError
             If the name is none of these, or the split leaves a part empty.
         """
+        sequences = dataclasses.replace(self.sequences, times=self.times)
         if name == "leave-one-out":
-            return leave_one_out(self.sequences)
+            return leave_one_out(sequences)
         if name.startswith("last-") and name[5:].isdecimal():
-            return last_n(self.sequences, int(name[5:]))
+            return last_n(sequences, int(name[5:]))
         if name.startswith("time:") and name.count(",") == 1:
             valid, test = (
                 parse_point(point, self.card.get("time"), f"split `{name}`")
                 for point in name[5:].split(",")
             )
-            return by_time(self.sequences, self.times, valid, test)
+            return by_time(sequences, self.times, valid, test)
         raise InputError(
             f"split `{name}` is unknown; use leave-one-out, last-N (last-2) or time:VALID,TEST "
             "(time:2018-01-01,2018-07-01)"

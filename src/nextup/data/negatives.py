@@ -163,3 +163,23 @@ class PopularityNegatives:
             items = torch.cat([items, targets])
         m = len(targets)
         return Drawn(items, self.log_q(items, m), self.log_q(targets, m))
+
+
+class SupportNegatives(PopularityNegatives):
+    """Items drawn by ``support^power``, with log-probabilities as GRU4Rec's correction reads them.
+
+    The log of a column's probability is that of its support, for a target of the batch, and `power`
+    times that for an item drawn. Parameters are those of `PopularityNegatives`.
+    """
+
+    def __init__(
+        self, counts: np.ndarray, n: int, power: float, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(counts, n, power, device=device)
+        self.power = power
+        self.log_support = self.occurring.clamp(min=1e-12).log().float()
+
+    def draw(self, users: Tensor, targets: Tensor, generator: torch.Generator) -> Drawn:
+        """Draw ``[n]`` items for the step."""
+        items = super().draw(users, targets, generator).items
+        return Drawn(items, self.power * self.log_support[items - 1], self.log_support[targets - 1])

@@ -22,6 +22,8 @@ class Sequences:
         0 is padding and never stands here.
     starts, ends
         ``int64[u]``: history ``r`` is ``items[starts[r]:ends[r]]``.
+    times
+        ``int64[n]``: when each of `items` happened, where that is known.
 
     Examples
     --------
@@ -35,6 +37,7 @@ class Sequences:
     items: NDArray[np.int32]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
+    times: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.starts.shape != self.ends.shape:
@@ -59,11 +62,12 @@ class Sequences:
 
     def without_last(self, n: int) -> Sequences:
         """Return the same histories less their last `n` items (shorter ones become empty)."""
-        return Sequences(self.items, self.starts, np.maximum(self.ends - n, self.starts))
+        ends = np.maximum(self.ends - n, self.starts)
+        return Sequences(self.items, self.starts, ends, self.times)
 
     def rows(self, index: NDArray[np.integer] | slice) -> Sequences:
         """Return the histories named by `index`, over the same array."""
-        return Sequences(self.items, self.starts[index], self.ends[index])
+        return Sequences(self.items, self.starts[index], self.ends[index], self.times)
 
     def flat(self) -> NDArray[np.int32]:
         """Return only the items inside the spans, in order (copies unless the spans touch)."""

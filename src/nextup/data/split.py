@@ -15,7 +15,7 @@ time
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +113,8 @@ def last_n(whole: Sequences, n: int) -> Split:
 
     return Split(
         name,
-        Sequences(whole.items, whole.starts, ends),
-        Sequences(whole.items, whole.starts, before_test),
+        replace(whole, ends=ends),
+        replace(whole, ends=before_test),
         cases(2 * n),
         cases(n),
         whole,
@@ -167,8 +167,8 @@ def by_time(
 
     return Split(
         "time",
-        Sequences(whole.items, whole.starts, valid_at),
-        Sequences(whole.items, whole.starts, test_at),
+        replace(whole, ends=valid_at),
+        replace(whole, ends=test_at),
         cases(valid_at, test_at, "validation"),
         cases(test_at, whole.ends, "test"),
         whole,

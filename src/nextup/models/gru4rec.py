@@ -4,7 +4,7 @@ Hidasi, Karatzoglou, Baltrunas & Tikk, *Session-based Recommendations with Recur
 Networks*, ICLR 2016. This is the padded-sequence form that most recommendation papers compare
 with: one history is one sequence, back-propagation through all of it, a target after every item,
 Adam. It departs from the authors' code, which trains session-parallel with one step of
-back-propagation, negatives shared by the batch, Adagrad and (2018) BPR-max.
+back-propagation, negatives shared by the batch, Adagrad and (2018) BPR-max: `gru4rec_official`.
 
 Padding never enters: the recurrence runs over packed sequences, so the state of a history does
 not depend on what it is batched with. Input and output share the item embedding (`tied`), as
@@ -15,17 +15,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from nextup.data.batches import Batch
 from nextup.models.base import ModelConfig, register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
+from nextup.nn.recurrence import initialise_gates, packed_states
 
 
 class GRU4RecConfig(NextItemConfig):
@@ -64,12 +63,7 @@ class GRU4Rec(NextItemRecommender):
         self._initialise()
 
     def _initialise(self) -> None:
-        for name, parameter in self.recurrence.named_parameters():
-            if name.startswith("weight"):
-                for gate in parameter.chunk(3):
-                    nn.init.xavier_uniform_(gate)
-            else:
-                nn.init.zeros_(parameter)
+        initialise_gates(self.recurrence)
         for table in (self.items, self.outputs):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
@@ -79,10 +73,7 @@ class GRU4Rec(NextItemRecommender):
     def begin(self, batch: Batch, last_only: bool) -> tuple[Tensor, Packing | None]:
         """Run the recurrence: raw states of all tokens ``[N, hidden]``, or of each row's last."""
         x = self.input_drop(self.items(batch.tokens))
-        order, sizes = time_major(batch.lengths)
-        index = torch.from_numpy(order).to(x.device)
-        output, _ = self.recurrence(PackedSequence(x[index], torch.from_numpy(sizes)))
-        states = torch.empty_like(output.data).index_copy(0, index, output.data)
+        states = packed_states(self.recurrence, x, batch.lengths)
         if last_only:
             return states[batch.last_at], None
         return states, Packing(batch.lengths, batch.device, batch.copies)
@@ -98,27 +89,10 @@ class GRU4Rec(NextItemRecommender):
             return self.outputs.weight
         return self.items.weight[: self.n_items + 1] if self.special_tokens else self.items.weight
 
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, width]``: the input embedding."""
+        return self.items.weight[: self.n_items + 1] if self.special_tokens else self.items.weight
+
     def item_bias(self) -> Tensor | None:
         """``[I + 1]``: the bias of each item, if the settings ask for one."""
         return self.bias
-
-
-def time_major(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order packed rows step by step, longest row first.
-
-    Returns
-    -------
-    tuple
-        ``int64[N]``, which packed token comes at each place, and ``int64[T]``, how many rows
-        are still running at each step: what `PackedSequence` needs.
-
-    Examples
-    --------
-    >>> order, sizes = time_major(np.array([1, 2]))
-    >>> order.tolist(), sizes.tolist()  # rows [0], [1, 2]
-    ([1, 0, 2], [2, 1])
-    """
-    ends = np.cumsum(lengths)
-    row = np.repeat(np.arange(len(lengths)), lengths)
-    step = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
-    return np.lexsort((-row, -lengths[row], step)), np.bincount(step)

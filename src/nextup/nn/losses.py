@@ -6,6 +6,8 @@ softmax has a file of its own, `nextup.nn.linear_cross_entropy`.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
@@ -181,6 +183,40 @@ def top1_max_loss(
     return (share * (worse + large)).sum(dim=1)
 
 
+def own_column_losses(
+    scores: Tensor,
+    loss: Literal["cross_entropy", "bpr_max", "top1_max"],
+    penalty: float = 0.0,
+    log_q: Tensor | None = None,
+) -> Tensor:
+    """Losses of targets that are each other's negatives: the target of row ``m`` is column ``m``.
+
+    Parameters
+    ----------
+    scores
+        ``[M, C]``, at least `M` columns; those behind are negatives of all.
+    loss
+        Cross-entropy over all columns; `bpr_max_loss` or `top1_max_loss` against all but the own.
+    penalty
+        As in `bpr_max_loss`.
+    log_q
+        ``[C]``: taken off the scores of cross-entropy (logQ correction).
+
+    Examples
+    --------
+    >>> own_column_losses(torch.zeros(2, 2), "cross_entropy")  # ln 2
+    tensor([0.6931, 0.6931])
+    """
+    if loss == "cross_entropy":
+        scores = scores if log_q is None else scores - log_q
+        own_at = torch.arange(len(scores), device=scores.device)
+        return torch.nn.functional.cross_entropy(scores, own_at, reduction="none")
+    own = torch.eye(*scores.shape, dtype=torch.bool, device=scores.device)
+    if loss == "bpr_max":
+        return bpr_max_loss(scores.diagonal(), scores, penalty, own)
+    return top1_max_loss(scores.diagonal(), scores, own)
+
+
 def _without(scores: Tensor, left_out: Tensor | None, value: float = -1e30) -> Tensor:
     """Scores with `value` for what is left out; finite, so that a row of nothing else has a sum."""
     return scores if left_out is None else scores.masked_fill(left_out, value)
@@ -191,6 +227,7 @@ __all__ = [
     "bpr_loss",
     "bpr_max_loss",
     "gbce_beta",
+    "own_column_losses",
     "sampled_softmax_loss",
     "softmax_loss",
     "top1_max_loss",
