@@ -11,7 +11,8 @@ from nextup.evaluation.metrics import metrics
 from nextup.evaluation.ranks import CaseRanks
 from nextup.studies.cell import Cell
 from nextup.studies.results import store
-from nextup.studies.study import Study, wanted_cells
+from nextup.studies.study import Study
+from nextup.studies.wanted import wanted_cells
 
 USERS, ITEMS = 400, 200
 

@@ -10,7 +10,8 @@ from nextup.data.public import PUBLIC
 from nextup.errors import ConfigError
 from nextup.studies.cell import registered
 from nextup.studies.published import published
-from nextup.studies.study import Part, Study, absent_methods, find_study, studies, wanted_cells
+from nextup.studies.study import Part, Study, find_study, studies
+from nextup.studies.wanted import absent_methods, wanted_cells
 
 PARTS = [(study, part) for study in studies().values() for part in study.parts]
 NAMES = [f"{study.name}-{part.name}" for study, part in PARTS]

@@ -20,7 +20,8 @@ from nextup.studies.published import Published, PublishedRow
 from nextup.studies.report import report_blocks, write_report
 from nextup.studies.results import Results
 from nextup.studies.statistics import measure
-from nextup.studies.study import Part, Study, find_study, wanted_cells
+from nextup.studies.study import Part, Study, find_study
+from nextup.studies.wanted import wanted_cells
 
 from .fabricate import fabricate, fabricate_study, ranks_of
 

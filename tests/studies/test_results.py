@@ -16,7 +16,8 @@ from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks
 from nextup.studies import results as results_module
 from nextup.studies.cell import Cell
-from nextup.studies.results import Results, decode, encode
+from nextup.studies.codes import decode, encode
+from nextup.studies.results import Results
 
 from .fabricate import fabricate, ranks_of
 

@@ -20,7 +20,8 @@ from nextup.studies.places import Places, held
 from nextup.studies.results import Results
 from nextup.studies.run_cell import BusyError, How, run_cell
 from nextup.studies.runner import Runner, clear, jobs_for, parse_duration, visible_gpus
-from nextup.studies.study import Study, wanted_cells
+from nextup.studies.study import Study
+from nextup.studies.wanted import wanted_cells
 from nextup.studies.watch import Running, Watch
 
 from .conftest import QUICK

@@ -15,7 +15,8 @@ from nextup.studies.places import Places
 from nextup.studies.results import Results
 from nextup.studies.run_cell import How, run_cell
 from nextup.studies.runner import Runner
-from nextup.studies.study import Study, wanted_cells
+from nextup.studies.study import Study
+from nextup.studies.wanted import wanted_cells
 from nextup.studies.watch import Watch
 
 from .fabricate import fabricate_study

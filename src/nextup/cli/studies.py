@@ -22,6 +22,7 @@ from nextup.cli.console import (
 from nextup.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nextup.studies.asked import Asked
     from nextup.studies.cell import Cell
     from nextup.studies.places import Places
     from nextup.studies.results import Results
@@ -79,8 +80,10 @@ def study(
     The most valuable runs come first: the first seed of everything before any second one. Each
     leaves a small file in the results folder, and runs that several tables need are made once.
     Stop it whenever you like, with Ctrl-C or --budget: the same command goes on. One that fails is
-    reported at the end and stops none of the others.
+    reported at the end and stops none of the others. A run that only lacks a measurement, such as
+    ranks among sampled candidates, is not fitted again while its folder is there.
     """
+    from nextup.studies.overview import lacking_cells
     from nextup.studies.places import Places
     from nextup.studies.results import Results
     from nextup.studies.run_cell import How
@@ -90,10 +93,12 @@ def study(
         _show_all(found)
         return
     chosen = _seeds(seeds)
+    shown: dict[str, Asked] = {}
     if name == "runs":
         cells = _named_cells(parts or [], chosen, datasets, methods)
     else:
-        from nextup.studies.study import find_study, wanted_cells
+        from nextup.studies.study import find_study
+        from nextup.studies.wanted import wanted_cells
 
         plan = find_study(name)
         if not parts:
@@ -107,12 +112,16 @@ def study(
             chosen,
         )
         cells = [each.cell for each in wanted]
+        shown = {each.cell.identity: each.shown for each in wanted}
         _note_absent([plan.part(part) for part in parts])
     if dry_run:
-        _show_queue(cells, found)
+        _show_queue(cells, found, shown)
         return
     missing = [cell for cell in cells if found.find(cell) is None]
+    lacking = lacking_cells(cells, found, shown)
     note(f"{len(cells) - len(missing)} of {len(cells)} runs are there already")
+    _note_lacking(lacking, Places(results, runs))
+    missing += lacking
     if missing:
         if jobs is not None and jobs < 1:
             raise ConfigError(f"jobs: {jobs} is too few; at least 1")
@@ -124,12 +133,13 @@ def study(
 def _run(missing: list[Cell], places: Places, how: How, budget: str | None) -> None:
     """Run cells, and say what became of them."""
     from nextup.studies.runner import Runner, clear, parse_duration
+    from nextup.studies.wanted import asked_by_all
     from nextup.train.device import make_fabric
 
     seconds = None if budget is None else parse_duration(budget)
     make_fabric(how.device, how.precision)  # a device that is not there is refused once
     again = command_line(*console.typed)
-    with Runner(missing, places, how, seconds) as runner:
+    with Runner(missing, places, how, seconds, asked_by_all()) as runner:
         try:
             outcome = runner.run()
         except KeyboardInterrupt:
@@ -207,14 +217,24 @@ def _show_one(plan: Study, found: Results) -> None:
     next_command("study", plan.name, plan.parts[0].name)
 
 
-def _show_queue(cells: list[Cell], found: Results) -> None:
+def _show_queue(cells: list[Cell], found: Results, shown: dict[str, Asked]) -> None:
     from nextup.studies.overview import queue_of
 
-    show(table(("run", "state"), queue_of(cells, found)))
+    show(table(("run", "state"), queue_of(cells, found, shown)))
+
+
+def _note_lacking(cells: list[Cell], places: Places) -> None:
+    from nextup.train.run import Run
+
+    if cells:
+        gone = [cell.name for cell in cells if not Run(places.run(cell.name)).finished]
+        note(f"{len(cells)} of them lack a measurement, which is made now")
+        if gone:
+            note(f"fitted again, as the run's folder is gone: {', '.join(gone)}")
 
 
 def _note_absent(parts: list[Part]) -> None:
-    from nextup.studies.study import absent_methods
+    from nextup.studies.wanted import absent_methods
 
     for label, reason in absent_methods(parts).items():
         note(f"{label} is left out: {reason}")

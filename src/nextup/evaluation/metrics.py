@@ -18,6 +18,9 @@ from scipy.special import gammaln
 from nextup.errors import ConfigError, InputError, suggest
 from nextup.evaluation.ranks import CaseRanks
 
+EXPECTED = "expected "
+"""Before a metric's name: its mean over all draws of sampled candidates, see `expected_gains`."""
+
 _NAME = re.compile(r"(expected )?(HR|RECALL|NDCG|MRR)(?:@([1-9][0-9]*))?", re.IGNORECASE)
 
 
@@ -58,6 +61,8 @@ def gains(kind: str, ranks: NDArray[np.float64], cutoff: int | None) -> NDArray[
 def case_values(ranks: CaseRanks, name: str) -> NDArray[np.float64]:
     """``float64[m]``: the metric called `name` of each case; its mean is the metric.
 
+    The name may begin with ``expected`` where the ranks are among sampled candidates.
+
     Examples
     --------
     >>> from nextup.evaluation.protocol import Protocol
@@ -65,7 +70,11 @@ def case_values(ranks: CaseRanks, name: str) -> NDArray[np.float64]:
     >>> case_values(five, "NDCG@10").round(4)
     array([1.    , 0.3869, 0.3562, 0.2891, 0.    ])
     """
-    kind, cutoff = parse_metric(name)
+    kind, cutoff = parse_metric(name.removeprefix(EXPECTED))
+    if name.startswith(EXPECTED):
+        if cutoff is None:
+            raise ConfigError(f"metric `{name}`: needs a cutoff, as {name}@10")
+        return expected_gains(ranks, kind, [cutoff])[cutoff]
     return gains(kind, ranks.ranks, cutoff)
 
 

@@ -130,21 +130,28 @@ def _line(part: Part, block: Block, metric: str) -> float | None:
 
 
 def _sweep(axes: Axes, part: Part, block: Block, metric: str, palette: Palette) -> None:
-    points = [
-        (row.method.at, row.measured[metric].value)
-        for row in block.rows
-        if row.method.at is not None and metric in row.measured
-    ]
-    places = [place for place, _ in points]
-    lows, means, highs = ([getattr(v, key) for _, v in points] for key in ("low", "mean", "high"))
-    colour = palette.lines[0]
-    axes.plot(places, means, marker="o", color=colour)
-    axes.fill_between(places, lows, highs, color=colour, alpha=0.2, linewidth=0)
+    rows = [row for row in block.rows if row.method.at is not None]
+    lines = list(dict.fromkeys(row.method.series for row in rows))
+    # The second colour is that of published figures.
+    for colour, line in zip([palette.lines[0], *palette.lines[2:]], lines, strict=False):
+        points = [
+            (row.method.at, row.measured[metric].value)
+            for row in rows
+            if row.method.at is not None and row.method.series == line and metric in row.measured
+        ]
+        places = [place for place, _ in points]
+        lows, means, highs = (
+            [getattr(value, key) for _, value in points] for key in ("low", "mean", "high")
+        )
+        axes.plot(places, means, marker="o", color=colour, label=line or None)
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.2, linewidth=0)
     value = _line(part, block, metric)
     if value is not None:
         axes.axhline(value, linestyle="--", color=palette.lines[1])
-    axes.set_xticks([row.method.at for row in block.rows if row.method.at is not None])
+    axes.set_xticks(sorted({row.method.at for row in rows if row.method.at is not None}))
     axes.set(title=block.dataset, xlabel=part.axis, ylabel=metric)
+    if len(lines) > 1:
+        axes.legend()
 
 
 def table_picture(name: str, part: Part, blocks: Sequence[Block]) -> Picture | None:

@@ -31,6 +31,8 @@ class Row:
         By metric; empty without runs.
     missing
         The seeds that the study wants and that were not run.
+    unmeasured
+        The seeds that were run, but not measured as the part shows it.
     outdated
         In what a result that stands there departs from what the study asks for now.
     absent
@@ -43,6 +45,7 @@ class Row:
     runs: Mapping[int, Result] = field(default_factory=dict)
     measured: Mapping[str, Measured] = field(default_factory=dict)
     missing: tuple[int, ...] = ()
+    unmeasured: tuple[int, ...] = ()
     outdated: str | None = None
     absent: str | None = None
 
@@ -114,7 +117,7 @@ def _block(study: Study, part: Part, dataset: str, results: Results, resamples: 
         tuple(whole),
         reference,
         0 if first is None else int(first.document["cases"]),
-        f"{study.protocol.describe()}; split {study.split}",
+        f"{study.protocol_of(part).describe()}; split {study.split}",
     )
 
 
@@ -132,14 +135,19 @@ def _row(study: Study, part: Part, method: Method, dataset: str, results: Result
     cells = {seed: study.cell(method, dataset, seed) for seed in study.seeds}
     wanted = {cell.seed: cell for cell in cells.values()}
     first = next(iter(wanted.values()))
-    runs = results.seeds(first)
-    outdated = [results.outdated(cell) for seed, cell in wanted.items() if seed not in runs]
+    there = results.seeds(first)
+    protocol = study.protocol_of(part)
+    under = {seed: run.under(protocol) for seed, run in there.items()}
+    runs = {seed: run for seed, run in under.items() if run is not None}
+    unmeasured = [seed for seed, run in there.items() if part.asked.lacking(run)]
+    outdated = [results.outdated(cell) for seed, cell in wanted.items() if seed not in there]
     return Row(
         method,
         known.published,
         known.impossible,
         runs,
-        missing=tuple(seed for seed in wanted if seed not in runs),
+        missing=tuple(seed for seed in wanted if seed not in there),
+        unmeasured=tuple(unmeasured),
         outdated=next((reason for reason in outdated if reason), None),
     )
 

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
 from nextup.studies.results import Results
-from nextup.studies.study import Part, Study, Wanted, absent_methods, studies, wanted_cells
+from nextup.studies.study import Part, Study, studies
+from nextup.studies.wanted import Wanted, absent_methods, wanted_cells
 
 Row = tuple[str, ...]
 
 
 def missing_cells(wanted: Iterable[Wanted], results: Results) -> list[Wanted]:
-    """Return the cells that have no result, or one made with other settings."""
-    return [each for each in wanted if results.find(each.cell) is None]
+    """Return the cells without a result, or with one that lacks what is to be shown of it.
+
+    A result that was made with other settings is none.
+    """
+    missing = []
+    for each in wanted:
+        found = results.find(each.cell)
+        if found is None or each.shown.lacking(found):
+            missing.append(each)
+    return missing
+
+
+def lacking_cells(
+    cells: Iterable[Cell], results: Results, shown: Mapping[str, Asked]
+) -> list[Cell]:
+    """Return the cells whose result lacks a measurement; `shown` is as for `queue_of`."""
+    found = []
+    for cell in cells:
+        result = results.find(cell)
+        if result is not None and shown.get(cell.identity, Asked()).lacking(result):
+            found.append(cell)
+    return found
 
 
 def all_parts(results: Results) -> list[Row]:
@@ -50,11 +72,28 @@ def methods_of(study: Study, part: Part, results: Results) -> list[Row]:
     return rows
 
 
-def queue_of(cells: Sequence[Cell], results: Results) -> list[Row]:
-    """Return a row a cell in the order of running: its name, and whether it is done."""
+def queue_of(
+    cells: Sequence[Cell], results: Results, shown: Mapping[str, Asked] | None = None
+) -> list[Row]:
+    """Return a row a cell in the order of running: its name, and whether it is done.
+
+    Parameters
+    ----------
+    cells
+        What would be run.
+    results
+        What there is.
+    shown
+        By identity, what is to be shown of cells beside their own protocol.
+    """
     rows: list[Row] = []
     for cell in cells:
-        changed = results.outdated(cell)
-        state = "done" if results.find(cell) else "missing"
-        rows.append((cell.name, f"to be made anew: {changed}" if changed else state))
+        changed, found = results.outdated(cell), results.find(cell)
+        state = "missing"
+        if changed:
+            state = f"to be made anew: {changed}"
+        elif found is not None:
+            lacking = (shown or {}).get(cell.identity, Asked()).lacking(found)
+            state = f"to be measured: {lacking.describe()}" if lacking else "done"
+        rows.append((cell.name, state))
     return rows

@@ -2,17 +2,16 @@
 
 A result is ``runs/<name>.json`` (settings, origin, metrics, the log of the epochs) and
 ``runs/<name>.npz`` (the rank of every test case, one byte each), so that every table, interval and
-paired test follows from the results folder alone. A byte holds twice the rank, since ties make
-halves: exact up to rank 126.5, hence for every cutoff of at most 100.
+paired test follows from the results folder alone (see `nextup.studies.codes`). The test items may
+have been ranked by further protocols as well; each has its own metrics and ranks beside the first.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,51 +20,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextup.errors import ConfigError, RunError
-from nextup.evaluation.metrics import case_values, feasible, metrics, parse_metric
+from nextup.evaluation.metrics import EXPECTED, case_values, feasible, metrics, parse_metric
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks
+from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell, registered
+from nextup.studies.codes import checksum, packed, unpacked
 from nextup.train.run import write_whole
 
 FORMAT = "nextup-result"
 LARGEST_CUTOFF = 100
-_FAR, _NEVER = 254, 255
-
-
-def encode(ranks: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return one byte a rank: twice the rank, 254 for 127 and beyond, 255 for never.
-
-    Examples
-    --------
-    >>> encode(np.array([0, 0.5, 99.5, 126.5, 127, 5000, np.inf])).tolist()
-    [0, 1, 199, 253, 254, 254, 255]
-    """
-    doubled = np.where(np.isfinite(ranks), 2 * np.nan_to_num(ranks, posinf=0.0), np.inf)
-    whole = np.isinf(doubled) | (doubled == np.floor(doubled))
-    if np.isnan(ranks).any() or not (whole & (doubled >= 0)).all():
-        raise ValueError("ranks must be whole or half numbers of at least 0, or infinity")
-    return np.where(np.isinf(doubled), _NEVER, np.minimum(doubled, _FAR)).astype(np.uint8)
-
-
-def decode(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the ranks: exact below 127, 127 for all beyond, infinity for never."""
-    return np.where(codes == _NEVER, np.inf, codes / 2)
-
-
-def checksum(*arrays: NDArray[Any]) -> str:
-    """Return the sha256 of arrays' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class Result:
-    """One run's result; made by `store`, read by `Results`."""
+    """One run's result; made by `store`, read by `Results`.
+
+    Parameters
+    ----------
+    file
+        Its JSON file.
+    document
+        What stands there.
+    place
+        Which measurement of the test items is meant: 0 is by the run's own protocol, others are
+        those of ``further``; see `under`.
+    """
 
     file: Path
     document: Mapping[str, Any]
+    place: int = 0
+
+    def under(self, protocol: Protocol) -> Result | None:
+        """Return the result as a protocol measured it, None if it was not measured so."""
+        for place in range(1 + len(self.document.get("further", ()))):
+            found = replace(self, place=place)
+            if found.protocol.ranks_like(protocol):
+                return found
+        return None
+
+    @property
+    def holds(self) -> Asked:
+        """What was measured besides the ranks by the run's own protocol."""
+        others = [Protocol(**each["protocol"]) for each in self.document.get("further", ())]
+        return Asked(tuple(others), self.consistency is not None)
+
+    @property
+    def consistency(self) -> dict[str, Any] | None:
+        """How consistent the recommendations are (`Consistency.to_json`), if it was measured."""
+        found: dict[str, Any] | None = self.document.get("consistency")
+        return found
 
     @property
     def name(self) -> str:
@@ -85,12 +89,20 @@ class Result:
     @property
     def protocol(self) -> Protocol:
         """How the test cases were ranked."""
-        return Protocol(**self.document["cell"]["protocol"])
+        own = self.document["cell"] if self.place == 0 else self._measurement
+        return Protocol(**own["protocol"])
 
     @property
     def test(self) -> dict[str, float]:
         """The metrics on test."""
-        return dict(self.document["test"])
+        return dict(self._measurement["test"])
+
+    @property
+    def _measurement(self) -> Mapping[str, Any]:
+        if self.place == 0:
+            return self.document
+        found: Mapping[str, Any] = self.document["further"][self.place - 1]
+        return found
 
     @property
     def valid(self) -> dict[str, float]:
@@ -119,20 +131,21 @@ class Result:
         file = self.file.with_suffix(".npz")
         try:
             with np.load(file, allow_pickle=False) as stored:
-                codes, users = stored["codes"], int(stored["cases_each"])
+                arrays = {name: stored[name] for name in stored.files}
+            found = unpacked(arrays, self.place, self.protocol)
+            sound = checksum(*packed(found, self.place).values())
         except FileNotFoundError:
             raise RunError(f"{file}: is missing; remove {self.file} and run it again") from None
         except Exception as error:
             raise RunError(
                 f"{file}: cannot be read ({error}); remove it and {self.file}, and run it again"
             ) from None
-        if checksum(codes) != self.document["codes_sha256"]:
+        if sound != self._measurement["codes_sha256"]:
             raise RunError(
                 f"{file}: is not the file that {self.file.name} was stored with; remove both and "
                 "run it again"
             )
-        owners = np.repeat(np.arange(len(codes) // users), users)
-        return CaseRanks(owners, decode(codes), self.protocol)
+        return found
 
     def values(self, metric: str) -> NDArray[np.float64]:
         """``float64[u]``: a metric of each user's cases, averaged.
@@ -142,7 +155,7 @@ class Result:
         ConfigError
             If the metric needs ranks beyond those that are stored exactly.
         """
-        _, cutoff = parse_metric(metric)
+        _, cutoff = parse_metric(metric.removeprefix(EXPECTED))
         if cutoff is None or cutoff > LARGEST_CUTOFF:
             raise ConfigError(
                 f"metric {metric}: results hold ranks up to {LARGEST_CUTOFF}; use a cutoff within"
@@ -160,7 +173,10 @@ class Result:
             If they are not: the files were edited or damaged.
         """
         within = [k for k in self.protocol.cutoffs if k <= LARGEST_CUTOFF]
-        found = metrics(self.ranks, within) if within else {}
+        plain = replace(
+            self.ranks, above=None
+        )  # what is expected is slow, and its arrays are sound
+        found = metrics(plain, within) if within else {}
         wrong = [
             f"{name} is {self.test.get(name)}, its ranks give {value:.6f}"
             for name, value in found.items()
@@ -174,7 +190,18 @@ class Result:
             )
 
 
-def store(folder: Path, name: str, document: Mapping[str, Any], ranks: CaseRanks) -> Path:
+def ranks_checksum(ranks: CaseRanks) -> str:
+    """Return what a result notes of the ranks before they are cut to a byte."""
+    return checksum(ranks.ranks.astype(np.float64))
+
+
+def store(
+    folder: Path,
+    name: str,
+    document: Mapping[str, Any],
+    ranks: CaseRanks,
+    further: Sequence[CaseRanks] = (),
+) -> Path:
     """Write a result, whole or not at all: it is there once its JSON file is.
 
     Parameters
@@ -187,25 +214,39 @@ def store(folder: Path, name: str, document: Mapping[str, Any], ranks: CaseRanks
         The result; its ``log`` is a list of epochs' entries.
     ranks
         Of the test cases.
+    further
+        The same cases ranked by other protocols.
     """
     runs = folder / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     file = runs / f"{name}.json"
-    codes = encode(ranks.ranks)
+    arrays = packed(ranks)
     counts = np.unique(ranks.users, return_counts=True)[1]
     each = int(counts[0]) if (counts == counts[0]).all() else 1
-    file.unlink(missing_ok=True)
-    _write_arrays(file.with_suffix(".npz"), codes=codes, cases_each=np.array(each))
     targets = np.zeros(0, np.int64) if ranks.targets is None else ranks.targets
     whole = {
         "format": FORMAT,
         "name": name,
-        **{key: value for key, value in document.items() if key != "log"},
+        **{key: value for key, value in document.items() if key not in ("log", "further")},
         "cases": len(ranks),
         "cases_sha256": checksum(ranks.users.astype(np.int64), targets.astype(np.int64)),
-        "ranks_sha256": checksum(ranks.ranks.astype(np.float64)),
-        "codes_sha256": checksum(codes),
+        "ranks_sha256": ranks_checksum(ranks),
+        "codes_sha256": checksum(*arrays.values()),
     }
+    if further:
+        whole["further"] = []
+    for place, other in enumerate(further, 1):
+        more = packed(other, place)
+        arrays |= more
+        entry = {
+            "protocol": other.protocol.model_dump(mode="json"),
+            "test": metrics(other),
+            "ranks_sha256": ranks_checksum(other),
+            "codes_sha256": checksum(*more.values()),
+        }
+        whole["further"].append(entry)
+    file.unlink(missing_ok=True)
+    _write_arrays(file.with_suffix(".npz"), cases_each=np.array(each), **arrays)
     text = json.dumps(whole, indent=1)
     columns = _columns(document.get("log", ()))
     log = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in columns.items())

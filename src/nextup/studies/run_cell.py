@@ -1,4 +1,4 @@
-"""Run one cell: fit (or go on), rank the test items once, write the result.
+"""Run one cell: fit (or go on), rank the test items once by each protocol, write the result.
 
 ``python -m nextup.studies.run_cell FILE`` runs the task a file describes, in a process of its own;
 `nextup.studies.runner` starts several of them. The process ends when the one that started it does.
@@ -19,10 +19,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 from nextup.errors import NextupError, RunError
+from nextup.studies.asked import Asked
 from nextup.studies.places import Places, held
 
 if TYPE_CHECKING:
     from nextup.data.dataset import Dataset
+    from nextup.evaluation.ranks import CaseRanks
     from nextup.studies.cell import Cell
     from nextup.train.fit import LearnFrom
     from nextup.train.run import Run
@@ -55,17 +57,30 @@ class BusyError(RunError):
     """Another process runs this cell."""
 
 
-def run_cell(cell: Cell, places: Places, how: How) -> Path:
+def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -> Path:
     """Run a cell to its end and return the file of its result.
+
+    A run that is there is not fitted again, only measured as far as that is asked for; what its
+    result held before, it holds afterwards.
+
+    Parameters
+    ----------
+    cell
+        What to fit.
+    places
+        Where.
+    how
+        How.
+    asked
+        What is measured besides the ranks by the cell's own protocol.
 
     Raises
     ------
     NextupError
         If it cannot be run.
     """
-    from nextup.studies.provenance import commit, now, provenance
-    from nextup.studies.results import store
-    from nextup.studies.spelling import cell_text
+    from nextup.studies.provenance import commit, now
+    from nextup.studies.results import Result, Results, ranks_checksum, store
 
     cell = cell.plain
     with held(places.beside(cell.name, "lock")) as free:
@@ -80,35 +95,51 @@ def run_cell(cell: Cell, places: Places, how: How) -> Path:
         if not again or not begun.is_file():
             begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
         run = _fitted(folder, cell, data, how, again)
-        test = _tested(run, data, how)
-        about = json.loads((run.recommender_folder / "recommender.json").read_text())["about"]
-        named = replace(cell, dataset=_nameable(cell))
-        command = f"nextup study runs {cell_text(named)} --seeds {cell.seed}"
-        document = {
-            "dataset": cell.dataset_name,
-            "model": cell.model,
-            "recipe": cell.recipe,
-            "settings": dict(cell.settings),
-            "seed": cell.seed,
-            "identity": cell.identity,
-            "family": cell.family,
-            **provenance(device=how.device),
-            "command": command,
-            "begun": json.loads(begun.read_text()),
-            "how": asdict(how),
-            "seconds": about["facts"].get("train_seconds"),
-            "epochs": about["facts"].get("epochs"),
-            "best_epoch": about["facts"].get("best_epoch"),
-            "stages": about["facts"].get("stages"),
-            "decided": cell.decided,
-            "cell": named.to_json(),
-            "leaks": run.config["leaks"],
-            "data": {k: v for k, v in run.config["dataset"].items() if k != "path"},
-            "valid": run.metrics.get("valid"),
-            "test": test,
-            "log": run.log(),
-        }
-        return store(places.results, cell.name, document, run.ranks("test"))
+        test, ranks = _tested(run, data, how), run.ranks("test")
+        before: Result | None = Results(places.results).find(cell)
+        wanted = (asked or Asked()) | (Asked() if before is None else before.holds)
+        further, more = _measured(run, data, how, wanted.beside(cell.protocol))
+        if before is not None and before.document["ranks_sha256"] == ranks_checksum(ranks):
+            # The same run, measured further: where it came from stays as it is noted.
+            document = {**before.document, "measured": {"commit": commit(), "date": now()}}
+        else:
+            document = _document(cell, run, begun, how, test)
+        document = {**document, **more, "log": run.log()}
+        return store(places.results, cell.name, document, ranks, further)
+
+
+def _document(
+    cell: Cell, run: Run, begun: Path, how: How, test: dict[str, float]
+) -> dict[str, Any]:
+    """Return what a result says of a run."""
+    from nextup.studies.provenance import provenance
+    from nextup.studies.spelling import cell_text
+
+    about = json.loads((run.recommender_folder / "recommender.json").read_text())["about"]
+    named = replace(cell, dataset=_nameable(cell))
+    return {
+        "dataset": cell.dataset_name,
+        "model": cell.model,
+        "recipe": cell.recipe,
+        "settings": dict(cell.settings),
+        "seed": cell.seed,
+        "identity": cell.identity,
+        "family": cell.family,
+        **provenance(device=how.device),
+        "command": f"nextup study runs {cell_text(named)} --seeds {cell.seed}",
+        "begun": json.loads(begun.read_text()),
+        "how": asdict(how),
+        "seconds": about["facts"].get("train_seconds"),
+        "epochs": about["facts"].get("epochs"),
+        "best_epoch": about["facts"].get("best_epoch"),
+        "stages": about["facts"].get("stages"),
+        "decided": cell.decided,
+        "cell": named.to_json(),
+        "leaks": run.config["leaks"],
+        "data": {k: v for k, v in run.config["dataset"].items() if k != "path"},
+        "valid": run.metrics.get("valid"),
+        "test": test,
+    }
 
 
 def _nameable(cell: Cell) -> str:
@@ -179,13 +210,31 @@ def _tested(run: Run, data: Dataset, how: How) -> dict[str, float]:
     return evaluate(run, data, part="test", device=how.device)
 
 
-def write_task(file: Path, cell: Cell, places: Places, how: How) -> None:
+def _measured(
+    run: Run, data: Dataset, how: How, asked: Asked
+) -> tuple[list[CaseRanks], dict[str, Any]]:
+    """Return the ranks by further protocols, and further entries of the result."""
+    from nextup.train.assess import rank_again
+    from nextup.train.consistency import consistency
+
+    further: list[CaseRanks] = []
+    if asked.protocols:
+        further = rank_again(run, data, protocols=asked.protocols, device=how.device)
+    if not asked.consistency:
+        return further, {}
+    return further, {"consistency": consistency(run, data, device=how.device).to_json()}
+
+
+def write_task(
+    file: Path, cell: Cell, places: Places, how: How, asked: Asked | None = None
+) -> None:
     """Write the file that describes a task for a process of its own."""
     file.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "cell": cell.to_json(),
         "places": {"results": str(places.results), "runs": str(places.runs)},
         "how": asdict(how),
+        "asked": (asked or Asked()).to_json(),
     }
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -198,7 +247,8 @@ def _run_task(document: Mapping[str, Any]) -> Path:
     how = How(**document["how"])
     torch.set_num_threads(how.threads)
     places = Places(**{name: Path(path) for name, path in document["places"].items()})
-    return run_cell(Cell.from_json(document["cell"]), places, how)
+    asked = Asked.from_json(document["asked"])
+    return run_cell(Cell.from_json(document["cell"]), places, how, asked)
 
 
 def _end_with_the_starter() -> None:

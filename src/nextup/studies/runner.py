@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from nextup.errors import ConfigError, InputError
+from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
 from nextup.studies.places import Places
 from nextup.studies.run_cell import BUSY, DONE, How, write_task
@@ -105,15 +106,22 @@ class Runner:
         How; ``jobs`` of 0 leaves their number to the device.
     budget
         Seconds after which nothing is started and what runs is stopped; None for no end.
+    asked
+        By family of cells, what is measured besides the ranks by their own protocol.
     """
 
     def __init__(
-        self, cells: Sequence[Cell], places: Places, how: How, budget: float | None = None
+        self,
+        cells: Sequence[Cell],
+        places: Places,
+        how: How,
+        budget: float | None = None,
+        asked: Mapping[str, Asked] | None = None,
     ) -> None:
         self.gpus = visible_gpus() if how.device != "cpu" else []
         jobs = how.jobs or jobs_for(how.device, self.gpus)
         self.how = replace(how, jobs=min(jobs, max(len(cells), 1)))
-        self.places, self.budget = places, budget
+        self.places, self.budget, self.asked = places, budget, asked or {}
         self.queue = deque(cells)
         self.running: list[Running] = []
         self.outcome = Outcome()
@@ -172,7 +180,7 @@ class Runner:
             self.outcome.fail(self.bad_data[cell.dataset], cell.name)
             return
         task, errors = (self.places.beside(cell.name, what) for what in ("task.json", "err"))
-        write_task(task, cell, self.places, self.how)
+        write_task(task, cell, self.places, self.how, self.asked.get(cell.family))
         taken = [each.gpu for each in self.running]
         gpu = min(self.gpus, key=taken.count) if self.gpus else ""
         with errors.open("w", encoding="utf-8") as opened:

@@ -6,7 +6,7 @@ recipe is not there yet are named in the report and otherwise passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from nextup.errors import ConfigError, suggest
 from nextup.evaluation.protocol import Protocol
+from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell, known_recipes, registered
 
 Role = Literal["baseline", "own", "control", "tuned"]
@@ -39,8 +40,8 @@ class Method:
         Whether the paper does not have it.
     published
         Its name in the published table, if it is not `label`.
-    at
-        Where it stands on a sweep's axis.
+    at, series
+        Where it stands on a sweep's axis, and on which line of its figure.
     """
 
     label: str
@@ -52,6 +53,7 @@ class Method:
     learn_from: str = "train"
     published: str | None = None
     at: float | None = None
+    series: str = ""
 
     def absent(self) -> str | None:
         """Return why the method cannot be run here yet, or None."""
@@ -104,6 +106,11 @@ class Part:
     curves
         A pattern of log entries, for a figure of them over the epochs; its first group names the
         curve.
+    protocol
+        How its test items are ranked, by default as the study's; another is measured on the same
+        fits, and its metrics may be ``expected`` ones (see `nextup.evaluation.metrics.metrics`).
+    consistency
+        Whether it also shows how consistent the recommendations are.
     """
 
     name: str
@@ -118,6 +125,13 @@ class Part:
     axis: str | None = None
     line: str | None = None
     curves: str | None = None
+    protocol: Protocol | None = None
+    consistency: bool = False
+
+    @property
+    def asked(self) -> Asked:
+        """What it shows that a run's own protocol does not give."""
+        return Asked(() if self.protocol is None else (self.protocol,), self.consistency)
 
     @property
     def is_sweep(self) -> bool:
@@ -142,7 +156,7 @@ class Study:
     seeds
         Those that make it complete; others are shown as well where they were run.
     split, protocol
-        How every run is parted and measured.
+        How every run is parted and measured; a part may show other measurements of the same runs.
     selection
         The validation metric that picks the best baseline.
     """
@@ -191,6 +205,22 @@ class Study:
         wanted = {by_name[Path(name).name] for name in chosen}
         return tuple(dataset for dataset in all_of if dataset in wanted)
 
+    def protocol_of(self, part: Part) -> Protocol:
+        """Return how the test items that a part shows are ranked."""
+        return self.protocol if part.protocol is None else part.protocol
+
+    def asked(self) -> dict[str, Asked]:
+        """Return by family of cells what any part shows of them beside their own protocol."""
+        found: dict[str, Asked] = {}
+        for part in self.parts:
+            asked = part.asked.beside(self.protocol)
+            for dataset in self.datasets_of(part) if asked else ():
+                for method in part.methods:
+                    if method.absent() is None:
+                        family = self.cell(method, dataset, 0).family
+                        found[family] = found.get(family, Asked()) | asked
+        return found
+
     def place_of(self, dataset: str) -> int:
         """Return where a dataset stands in the study's order."""
         return self.datasets.index(dataset) if dataset in self.datasets else len(self.datasets)
@@ -205,67 +235,6 @@ class Study:
     def cell(self, method: Method, dataset: str, seed: int) -> Cell:
         """Return the run of a method on a dataset."""
         return method.cell(dataset, seed, self.split, self.protocol)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A cell, with what decides how soon it is run."""
-
-    cell: Cell
-    method: Method
-    turn: tuple[int, ...]
-
-
-def wanted_cells(
-    study: Study,
-    parts: Iterable[Part],
-    datasets: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-) -> list[Wanted]:
-    """Return the cells of some parts, each once, the most valuable first.
-
-    The first seed of everything comes before any second one; within a seed, what the paper
-    compares comes before controls, and the datasets in the study's order.
-
-    Raises
-    ------
-    ConfigError
-        If a dataset or method that was chosen is unknown.
-    """
-    chosen = list(parts)
-    _check_methods(study, chosen, methods)
-    found: dict[str, Wanted] = {}
-    for place, part in enumerate(chosen):
-        for dataset in study.datasets_of(part, datasets):
-            for row, method in enumerate(study.methods_of(part, methods)):
-                if method.absent() is not None:
-                    continue
-                for round_, seed in enumerate(study.seeds if seeds is None else seeds):
-                    cell = study.cell(method, dataset, seed)
-                    if cell.seed != seed and round_ > 0:
-                        continue  # a model without randomness is run once
-                    late = int(method.role == "control" or part.is_sweep)
-                    turn = (round_, late, study.place_of(dataset), place, row)
-                    before = found.get(cell.identity)
-                    if before is None or turn < before.turn:
-                        found[cell.identity] = Wanted(cell, method, turn)
-    return sorted(found.values(), key=lambda wanted: wanted.turn)
-
-
-def absent_methods(parts: Iterable[Part]) -> dict[str, str]:
-    """Return the methods that cannot be run here yet, by label, and why."""
-    why = {method.label: method.absent() for part in parts for method in part.methods}
-    return {label: reason for label, reason in why.items() if reason is not None}
-
-
-def _check_methods(study: Study, parts: Sequence[Part], chosen: Sequence[str] | None) -> None:
-    labels = {method.label.casefold(): method.label for part in parts for method in part.methods}
-    for label in chosen or ():
-        if label.casefold() not in labels:
-            raise ConfigError(
-                f"study {study.name}: unknown method `{label}`{suggest(label, labels.values())}"
-            )
 
 
 def sweep(

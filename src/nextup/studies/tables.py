@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from nextup.evaluation.significance import Interval
+from nextup.studies.consistent import consistency_blocks
 from nextup.studies.document import Block, Details, Grid, Heading, Items, Paragraph
 from nextup.studies.measured import Block as Measured
 from nextup.studies.measured import Row
@@ -26,6 +27,8 @@ def block_of(study: Study, part: Part, found: Measured) -> Iterator[Block]:
         others = []
     else:
         yield from (_grid(found, metric) for metric in part.headline)
+    if part.consistency:
+        yield from consistency_blocks(found)
     if others:
         grids = tuple(_grid(found, metric) for metric in others)
         yield Details(f"{', '.join(others)} on {found.dataset}", grids)
@@ -149,15 +152,18 @@ def missing_of(study: Study, part: Part, found: Measured) -> Iterator[Block]:
 
 def _missing(study: Study, part: Part, found: Measured) -> Iterator[str]:
     """Yield what is missing, and the command that would run it."""
-    lacking = [row for row in found.rows if row.missing]
+    lacking = [row for row in found.rows if row.missing or row.unmeasured]
     if lacking:
         words = ["nextup", "study", study.name, part.name, "--datasets", found.dataset]
         whole = len(lacking) == len([row for row in found.rows if row.absent is None])
         if not whole:
             words += ["--methods", ",".join(row.method.label for row in lacking)]
         runs = sum(len(row.missing) for row in lacking)
-        count = "1 run is" if runs == 1 else f"{runs} runs are"
-        yield f"{count} missing: `{shlex.join(words)}`"
+        others = sum(len(row.unmeasured) for row in lacking)
+        count = "1 run is missing" if runs == 1 else f"{runs} runs are missing"
+        without = "1 lacks a measurement" if others == 1 else f"{others} lack a measurement"
+        said = ", ".join(text for text, many in ((count, runs), (without, others)) if many)
+        yield f"{said}: `{shlex.join(words)}`"
     for row in found.rows:
         if row.absent is not None:
             yield f"{row.method.label} cannot be run yet: {row.absent}."
