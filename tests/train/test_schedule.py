@@ -67,6 +67,16 @@ def test_the_step_size_falls_to_nothing_over_the_epochs(
     assert loop.learning_rate(2 * steps) == pytest.approx(0.0, abs=1e-12)
 
 
+def test_the_step_size_drops_every_few_epochs(tmp_path: Path) -> None:
+    loop = loop_of(
+        tmp_path, {"schedule": "steps", "drop_every": 3, "drop_factor": 0.1, "learning_rate": 1.0}
+    )
+    steps = len(loop.stream)
+    found = [loop.learning_rate(step) for step in range(7 * steps)]
+    expected = np.repeat([1.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.01], steps)
+    np.testing.assert_allclose(found, expected)
+
+
 def test_the_optimiser_is_given_the_step_size_of_each_step(tmp_path: Path) -> None:
     loop = loop_of(tmp_path, {"warmup_steps": 10, "learning_rate": 0.1})
     order = loop.stream.order(0)

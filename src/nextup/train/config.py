@@ -6,6 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nextup.errors import ConfigError
+from nextup.evaluation.metrics import parse_metric
+from nextup.evaluation.protocol import Protocol
+
 
 class TrainConfig(BaseModel):
     """How a model that learns by gradient is trained."""
@@ -24,8 +28,17 @@ class TrainConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's decay of the mean gradient")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay of the squared gradient")
     weight_decay: float = Field(0.0, ge=0, description="decoupled (AdamW)")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
+    coupled_decay: bool = Field(
+        False,
+        description="weight_decay goes through the gradient instead, as an L2 term of the loss "
+        "would; what most public codes do with Adam",
+    )
+    schedule: Literal["constant", "linear", "cosine", "steps"] = Field(
         "constant", description="how the step size falls over the epochs"
+    )
+    drop_every: int = Field(3, ge=1, description="schedule steps: epochs between drops")
+    drop_factor: float = Field(
+        0.1, gt=0, le=1, description="schedule steps: what a drop leaves of the step size"
     )
     warmup_steps: int = Field(0, ge=0, description="steps over which the step size rises")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradient; 0: no limit")
@@ -46,3 +59,21 @@ class TrainConfig(BaseModel):
         if self.momentum > 0 and self.optimizer == "adam":
             raise ValueError("momentum is for adagrad and sgd; Adam has beta1")
         return self
+
+
+def with_metric(config: TrainConfig, protocol: Protocol) -> TrainConfig:
+    """Check the validation metric, and spell it as `metrics` does.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such metric, or the protocol lacks its cutoff.
+    """
+    kind, cutoff = parse_metric(config.metric)
+    if cutoff is not None and cutoff not in protocol.cutoffs:
+        raise ConfigError(
+            f"training: metric {config.metric} needs cutoff {cutoff}, the protocol has "
+            f"{', '.join(map(str, protocol.cutoffs))}"
+        )
+    name = kind if cutoff is None else f"{kind}@{cutoff}"
+    return config.model_copy(update={"metric": name})

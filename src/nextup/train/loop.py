@@ -6,9 +6,10 @@ goes on from its last checkpoint and ends with the same weights.
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from nextup.data.stream import hash_seed
 from nextup.errors import NextupError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import Recommender
-from nextup.train import checkpoint
+from nextup.models.base import Recommender, Stage, make_config
+from nextup.train import checkpoint, kept
 from nextup.train.assess import rank_everywhere
 from nextup.train.checkpoint import Progress
-from nextup.train.config import TrainConfig
+from nextup.train.config import TrainConfig, with_metric
 from nextup.train.device import sum_over_processes
 from nextup.train.optimizer import make_optimizer, takes_sparse
 from nextup.train.progress import Bar, Log, peak_memory_mb
@@ -48,6 +49,10 @@ class Job:
     validates: bool
     folder: Path
     shown: bool
+    about: dict[str, Any] = field(default_factory=dict)
+    """What decides the weights beside model and settings: the data, the split, the seed."""
+    kept: Path | None = None
+    """Where trained stages are kept and looked for."""
 
 
 class Loop:
@@ -58,6 +63,7 @@ class Loop:
         self.fabric = job.fabric
         self.model.prepare(job.train, self.fabric.device)
         self.stages = self.model.stages()
+        self.configs = [self._config_of(stage) for stage in self.stages]
         self.progress = Progress()
         self.best: Weights = {}
         self.average: Weights = {}
@@ -76,16 +82,7 @@ class Loop:
         """Train all stages to their end, the best weights in the model; return what to remember."""
         while True:
             stage = self.stages[self.progress.stage]
-            shown = self.job.shown and self.fabric.is_global_zero
-            label = stage.name if len(self.stages) > 1 else ""
-            with Bar(shown, self.config.epochs, self.config.metric, label) as bar:
-                while not self.progress.stopped and self.progress.epoch < self.config.epochs:
-                    self._epoch(bar)
-            if self.best:
-                self.model.load_state_dict(self.best)
-            elif self.average:
-                self.model.load_state_dict(self.average)
-            done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
+            done = self._found(stage) or self._trained(stage)
             if self.progress.stage + 1 == len(self.stages):
                 self.model.conclude(self.job.train, self.fabric.device)
                 break
@@ -99,12 +96,62 @@ class Loop:
         return {**facts, "stages": self.progress.extra} if len(self.stages) > 1 else facts
 
     # ---- a stage ------------------------------------------------------------------------------
+    def _config_of(self, stage: Stage) -> TrainConfig:
+        """Return the settings of training in a stage, checked."""
+        values = {**self.job.config.model_dump(), **stage.settings}
+        config = make_config(TrainConfig, values, f"training, stage `{stage.name}`")
+        return with_metric(config, self.job.protocol)
+
+    def _trained(self, stage: Stage) -> dict[str, Any]:
+        """Train a stage from wherever it stands; return what to remember of it."""
+        shown = self.job.shown and self.fabric.is_global_zero
+        label = stage.name if len(self.stages) > 1 else ""
+        began = self.progress.seconds
+        with Bar(shown, self.config.epochs, self.config.metric, label) as bar:
+            while not self.progress.stopped and self.progress.epoch < self.config.epochs:
+                self._epoch(bar)
+        if self.best:
+            self.model.load_state_dict(self.best)
+        elif self.average:
+            self.model.load_state_dict(self.average)
+        done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
+        key = self._key(stage)
+        if self.job.kept is not None and key is not None and self.fabric.is_global_zero:
+            seconds = round(self.progress.seconds - began, 3)
+            kept.keep(
+                self.job.kept, key, self.model.learning.state_dict(), {**done, "seconds": seconds}
+            )
+        return done
+
+    def _key(self, stage: Stage) -> str | None:
+        """Everything that decides a stage's weights, as text; None if it is never shared."""
+        if stage.key is None:
+            return None
+        config = self.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        said = {"stage": stage.key, "training": config, **self.job.about}
+        return json.dumps(said, sort_keys=True)
+
+    def _found(self, stage: Stage) -> dict[str, Any] | None:
+        """Take over the weights of a stage that was trained before, if any were kept."""
+        key = self._key(stage)
+        fresh = self.progress.epoch == self.progress.step == 0
+        if self.job.kept is None or key is None or not fresh:
+            return None
+        found = kept.find(self.job.kept, key)
+        if found is None:
+            return None
+        weights, facts = found
+        self.model.learning.load_state_dict(weights)
+        self.log.write(stage=stage.name, reused=True, **facts)
+        return {**facts, "reused": True}
+
     def _begin_stage(self, resumed: bool) -> None:
         """Set up the stage that `progress` names: its settings, batches and optimiser."""
         job, number = self.job, self.progress.stage
         stage = self.stages[number]
-        self.config = job.config.model_copy(update=stage.settings)
-        self.seed = job.seed if number == 0 else hash_seed(job.seed, number)
+        self.config = self.configs[number]
+        within = number if stage.number is None else stage.number
+        self.seed = job.seed if within == 0 else hash_seed(job.seed, within)
         self._seed(hash_seed(self.seed, 2))
         self.model.begin_stage(stage.name, resumed)
         self.stream = self.model.training_stream(
@@ -220,6 +267,9 @@ class Loop:
             return config.learning_rate * (step + 1) / config.warmup_steps
         if config.schedule == "constant":
             return config.learning_rate
+        if config.schedule == "steps":
+            drops = step // len(self.stream) // config.drop_every
+            return config.learning_rate * config.drop_factor**drops
         last = max(config.epochs * len(self.stream) - config.warmup_steps, 1)
         done = min((step - config.warmup_steps) / last, 1.0)
         left = 1.0 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2

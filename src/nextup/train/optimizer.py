@@ -1,9 +1,10 @@
 """The optimisers of training: Adam, and plain or adaptive steps with momentum.
 
-``adam`` is AdamW (Loshchilov & Hutter, ICLR 2019). ``adagrad`` is Duchi, Hazan & Singer, JMLR 2011
-as GRU4Rec's authors use it: the sum of squares starts at zero, epsilon stands inside the root, and
-momentum carries whole steps (``v <- mu v - lr g / sqrt(G + eps)``). ``sgd`` is the same without
-the root. (PyTorch's Adagrad has no momentum and adds epsilon outside the root.)
+``adam`` is AdamW (Loshchilov & Hutter, ICLR 2019) or, with ``coupled_decay``, Adam as it was
+before. ``adagrad`` is Duchi, Hazan & Singer, JMLR 2011 as GRU4Rec's authors use it: the sum of
+squares starts at zero, epsilon stands inside the root, and momentum carries whole steps
+(``v <- mu v - lr g / sqrt(G + eps)``). ``sgd`` is the same without the root. (PyTorch's Adagrad
+has no momentum and adds epsilon outside the root.)
 
 Tables of items may be moved by rows (`ParameterGroup.by_rows`): rows that a step did not meet stay
 as they are, momentum and weight decay included, so that a step costs by what it met and not by the
@@ -30,7 +31,7 @@ class Descent(torch.optim.Optimizer):
     ----------
     groups
         Dictionaries with ``params`` and, if they differ from the arguments, `lr`,
-        ``weight_decay`` (decoupled) and ``by_rows``.
+        ``weight_decay``, ``coupled`` and ``by_rows``.
     lr
         Step size.
     momentum
@@ -49,7 +50,7 @@ class Descent(torch.optim.Optimizer):
         adaptive: bool = True,
         eps: float = EPSILON,
     ) -> None:
-        defaults = {"lr": lr, "weight_decay": 0.0, "by_rows": False}
+        defaults = {"lr": lr, "weight_decay": 0.0, "coupled": False, "by_rows": False}
         super().__init__(groups, {**defaults, "momentum": momentum, "eps": eps})
         self.adaptive = adaptive
 
@@ -97,7 +98,9 @@ def _move(
     velocity: Tensor | None = None,
 ) -> None:
     """Take one step, in place."""
-    if group["weight_decay"]:
+    if group["weight_decay"] and group["coupled"]:
+        gradient = gradient + group["weight_decay"] * weight
+    elif group["weight_decay"]:
         weight.mul_(1.0 - group["lr"] * group["weight_decay"])
     if squares is not None:
         squares.addcmul_(gradient, gradient)
@@ -124,11 +127,11 @@ def make_optimizer(config: TrainConfig, groups: list[ParameterGroup]) -> torch.o
         for group in groups
     ]
     if config.optimizer == "adam":
-        return torch.optim.AdamW(
-            parts, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
-        )
+        kind = torch.optim.Adam if config.coupled_decay else torch.optim.AdamW
+        betas = (config.beta1, config.beta2)
+        return kind(parts, lr=config.learning_rate, betas=betas, fused=True)
     for part, group in zip(parts, groups, strict=True):
-        part["by_rows"] = group.by_rows
+        part["by_rows"], part["coupled"] = group.by_rows, config.coupled_decay
     adaptive = config.optimizer == "adagrad"
     return Descent(parts, config.learning_rate, config.momentum, adaptive)
 
