@@ -162,7 +162,8 @@ class GRU4RecOfficial(Recommender):
         found = embedding(both, self.items.weight, padding_idx=0, sparse=sparse)
         x, vectors = found.tensor_split([len(batch.tokens)])
         states = self._walk(x, batch)
-        scores = states @ vectors.T + embedding(columns, self.bias, sparse=sparse).T
+        bias = embedding(columns, self.bias, sparse=sparse)
+        scores = torch.addmm(bias.T, states, vectors.T)
         log_q = None
         if self.config.logq > 0:
             assert batch.target_log_q is not None and batch.negative_log_q is not None

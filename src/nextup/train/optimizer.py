@@ -64,13 +64,13 @@ class Descent(torch.optim.Optimizer):
                 state = self._state_of(weight, group)
                 if weight.grad.is_sparse or group["by_rows"]:
                     rows, gradient = _met(weight.grad)
-                    tables = {"weight": weight, **state}
-                    some = {name: table[rows] for name, table in tables.items()}
-                    _move(gradient, group, **some)
-                    for name, table in tables.items():
-                        table.index_copy_(0, rows, some[name])
+                    met = {name: table.index_select(0, rows) for name, table in state.items()}
+                    some = weight.index_select(0, rows) if group["weight_decay"] else weight
+                    weight.index_add_(0, rows, _change(gradient, group, some, **met))
+                    for name, table in state.items():
+                        table.index_copy_(0, rows, met[name])
                 else:
-                    _move(weight.grad, group, weight, **state)
+                    weight.add_(_change(weight.grad, group, weight, **state))
 
     def _state_of(self, weight: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[weight]
@@ -87,28 +87,31 @@ def _met(gradient: Tensor) -> tuple[Tensor, Tensor]:
         gradient = gradient.coalesce()
         return gradient.indices()[0], gradient.values()
     rows = (gradient.reshape(len(gradient), -1) != 0).any(dim=1).nonzero().squeeze(1)
-    return rows, gradient[rows]
+    return rows, gradient.index_select(0, rows)
 
 
-def _move(
+def _change(
     gradient: Tensor,
     group: dict[str, Any],
     weight: Tensor,
     squares: Tensor | None = None,
     velocity: Tensor | None = None,
-) -> None:
-    """Take one step, in place."""
-    if group["weight_decay"] and group["coupled"]:
-        gradient = gradient + group["weight_decay"] * weight
-    elif group["weight_decay"]:
-        weight.mul_(1.0 - group["lr"] * group["weight_decay"])
+) -> Tensor:
+    """Return what a step adds to the weights; the state moves on, in place.
+
+    The weights themselves are read only if they decay.
+    """
+    rate, decay = group["lr"], group["weight_decay"]
+    if decay and group["coupled"]:
+        gradient = gradient + decay * weight
     if squares is not None:
         squares.addcmul_(gradient, gradient)
         gradient = gradient / squares.add(group["eps"]).sqrt_()
     if velocity is None:
-        weight.sub_(gradient, alpha=group["lr"])
+        change = gradient * -rate
     else:
-        weight.add_(velocity.mul_(group["momentum"]).sub_(gradient, alpha=group["lr"]))
+        change = velocity.mul_(group["momentum"]).sub_(gradient, alpha=rate)
+    return change if not decay or group["coupled"] else change - rate * decay * weight
 
 
 def make_optimizer(config: TrainConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
