@@ -35,7 +35,7 @@ def fabricate(
 ) -> Path:
     """Store a result for a cell."""
     cell = cell.plain
-    ranks = more.pop("ranks", None) or ranks_of(cell, skill)
+    ranks, further = more.pop("ranks", None) or ranks_of(cell, skill), more.pop("further", ())
     document = {
         "dataset": cell.dataset_name,
         "model": cell.model,
@@ -54,7 +54,7 @@ def fabricate(
         "log": log or [],
         **more,
     }
-    return store(folder, cell.name, document, ranks)
+    return store(folder, cell.name, document, ranks, further)
 
 
 def fabricate_study(folder: Path, study: Study, *names: str, seeds: tuple[int, ...] = (0,)) -> None:

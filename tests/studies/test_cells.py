@@ -12,7 +12,7 @@ from nextup.errors import ConfigError
 from nextup.evaluation.protocol import Protocol
 from nextup.models import sasrec
 from nextup.studies import cell as cell_module
-from nextup.studies.cell import Cell
+from nextup.studies.cell import Cell, short
 from nextup.studies.spelling import cell_text, parse_cell
 
 
@@ -139,6 +139,14 @@ def test_a_run_is_written_as_it_is_read(text: str) -> None:
             cell_text(parse_cell(text))
     else:
         assert cell_text(parse_cell(text)) == text
+
+
+def test_lists_and_tables_are_settings_too() -> None:
+    parts = [{"model": "sasrec", "settings": {"width": 8, "loss": "bce"}}, "gru4rec/tuned"]
+    text = f"toys:sasrec:tuned:parts={short(parts)}:dropout=0.3"
+    found = parse_cell(text)
+    assert found.settings == {"parts": parts, "dropout": 0.3} and found.recipe == "tuned"
+    assert short(["a", "b"]) == '["a","b"]'
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,27 @@ def test_lma4rec_is_complete() -> None:
     assert [m.at for m in study.part("figure5").methods] == [64, 128, 192, 256, 320]
 
 
+def test_ssi_is_complete() -> None:
+    study = find_study("ssi")
+    labels = {part.name: [m.label for m in part.methods] for part in study.parts}
+    assert {"POP", "S3-Rec", "GREC", "BERT4Rec", "GRU4Rec", "HGN", "SSI GRU4Rec", "SSI"} <= set(
+        labels["table2"]
+    )
+    assert labels["table2"] == labels["table2-full"]
+    assert len(labels["figure3"]) == 5 and len(labels["table3"]) == 4
+    at = [(m.series, m.at) for m in study.part("figure4").methods]
+    assert set(at) == {(name, n) for name in ("SSI", "BERT4Rec") for n in (1, 2, 4, 8)}
+    # What is small is never beside what is the paper's.
+    for part in study.parts:
+        ours = [m for m in part.methods if m.model in ("ssi", "consistency", "bert4rec")]
+        assert len({m.label.endswith(" small") for m in ours}) == 1, part.name
+        assert len({m.recipe == "small" for m in ours}) == 1, part.name
+    # Both protocols are measured on one fit: no part makes a run of its own for its protocol.
+    sampled, full = (wanted_cells(study, [study.part(n)]) for n in ("table2", "table2-full"))
+    assert {w.cell.identity for w in sampled} == {w.cell.identity for w in full}
+    assert all(w.shown.protocols for w in sampled) and not any(w.shown for w in full)
+
+
 def test_runs_that_several_parts_need_are_made_once() -> None:
     study = find_study("lma4rec")
     if "LMA4Rec" in absent_methods(study.parts):

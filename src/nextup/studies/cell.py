@@ -227,8 +227,8 @@ def _digest(document: dict[str, Any]) -> str:
 
 def short(value: object) -> str:
     """Return a setting's value as names show it, and as `json` or plain text reads it."""
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
+    if isinstance(value, bool | list | dict) or value is None:
+        return json.dumps(value, separators=(",", ":"))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -30,7 +30,7 @@ def parse_cell(text: str) -> Cell:
     ConfigError
         If it is not of that form.
     """
-    dataset, *rest = text.split(":")
+    dataset, *rest = _apart(text)
     if not dataset or not rest or not rest[0]:
         raise ConfigError(f"run `{text}`: write it as dataset:model[:recipe][:key=value]")
     settings: dict[str, Any] = {}
@@ -68,6 +68,18 @@ def cell_text(cell: Cell) -> str:
             keys[key] = getattr(plain.protocol, key)
     settings = [f"{key}={short(value)}" for key, value in keys.items()]
     return ":".join([plain.dataset, plain.model, *filter(None, [plain.recipe]), *settings])
+
+
+def _apart(text: str) -> list[str]:
+    """Part a text at its colons, but not at those within brackets of a JSON value."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "[{") - (sign in "]}")
+        if sign == ":" and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
 
 
 def _scalar(text: str) -> Any:
