@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nextup.data.columns import ColumnName, Say
 from nextup.data.rawids import RawIds
@@ -11,6 +11,9 @@ from nextup.errors import InputError
 
 COLUMN = "attributes"
 """What the catalogue calls them."""
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Attributes = list[list[Any] | None]
 
@@ -94,3 +97,31 @@ def read_attributes(
         say(f"{side.where}: {side.malformed:,} malformed rows")
     card = {**side.card, **counts, "malformed_rows": side.malformed}
     return [list(each) or None for each in found], card
+
+
+def attribute_matrix(column: list[Any]) -> Tensor:
+    """Return which items have which attributes: sparse ``float[I + 1, A]`` of ones.
+
+    Parameters
+    ----------
+    column
+        For each item ``1..I`` a list of attributes, or a single one; None where it has none.
+        Attributes are numbered as they first appear.
+
+    Examples
+    --------
+    >>> attribute_matrix([["red", "small"], None, "red"]).to_dense().tolist()
+    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]]
+    """
+    import torch
+
+    number: dict[Any, int] = {}
+    at: list[tuple[int, int]] = []
+    for item, found in enumerate(column, start=1):
+        for each in dict.fromkeys(found if isinstance(found, list) else [found]):
+            if each is not None:
+                at.append((item, number.setdefault(each, len(number))))
+    places = torch.tensor(at, dtype=torch.int64).reshape(-1, 2).T
+    size = (len(column) + 1, len(number))
+    ones = torch.ones(len(at))
+    return torch.sparse_coo_tensor(places, ones, size, check_invariants=False).coalesce()
