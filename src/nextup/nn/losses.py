@@ -6,10 +6,11 @@ softmax has a file of its own, `nextup.nn.linear_cross_entropy`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn.functional import logsigmoid, softplus
 
 
@@ -154,13 +155,42 @@ def bpr_max_loss(
     >>> bpr_max_loss(torch.zeros(1), torch.zeros(1, 3))  # ln 2
     tensor([0.6931])
     """
-    logits = _without(negative_scores, left_out)
-    ahead = logsigmoid(target_scores[:, None] - logits)
-    loss = torch.logsumexp(logits, dim=1) - torch.logsumexp(logits + ahead, dim=1)
-    if penalty == 0.0:
+    result: Tensor = _BPRMax.apply(target_scores, negative_scores, penalty, left_out)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _BPRMax(torch.autograd.Function):
+    """The loss and its gradient in one go, which takes less than half of what autograd would."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, target: Tensor, negative: Tensor, penalty: float, left_out: Tensor | None
+    ) -> Tensor:
+        wide = torch.promote_types(negative.dtype, torch.float32)
+        scores = _without(negative.to(wide), left_out)
+        lag = scores - target.to(wide)[:, None]
+        logits = scores - softplus(lag)  # of the negatives that the target is ahead of
+        total = torch.logsumexp(logits, dim=1)
+        share = torch.softmax(scores, dim=1)
+        loss = torch.logsumexp(scores, dim=1) - total
+        beaten = logits.sub_(total[:, None]).exp_()
+        slope = lag.sigmoid_().mul_(beaten)
+        to_target = -slope.sum(dim=1)
+        slope.add_(share).sub_(beaten)
+        if penalty > 0:
+            scores = _without(scores, left_out, 0.0)
+            squares = scores.square()
+            cost = (share * squares).sum(dim=1)
+            loss += penalty * cost
+            slope.add_(share * (squares - cost[:, None] + 2 * scores), alpha=penalty)
+        ctx.save_for_backward(to_target, _without(slope, left_out, 0.0))
         return loss
-    negative_scores = _without(negative_scores, left_out, 0.0)
-    return loss + penalty * (torch.softmax(logits, dim=1) * negative_scores.square()).sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        to_target, slope = ctx.saved_tensors
+        return gradient * to_target, gradient[:, None] * slope, None, None
 
 
 def top1_max_loss(

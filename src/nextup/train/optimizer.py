@@ -107,11 +107,14 @@ def _change(
     if squares is not None:
         squares.addcmul_(gradient, gradient)
         gradient = gradient / squares.add(group["eps"]).sqrt_()
+    change: Tensor
     if velocity is None:
         change = gradient * -rate
     else:
         change = velocity.mul_(group["momentum"]).sub_(gradient, alpha=rate)
-    return change if not decay or group["coupled"] else change - rate * decay * weight
+    if decay and not group["coupled"]:
+        change = change - rate * decay * weight
+    return change
 
 
 def make_optimizer(config: TrainConfig, groups: list[ParameterGroup]) -> torch.optim.Optimizer:
