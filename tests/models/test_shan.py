@@ -69,8 +69,7 @@ def test_states_are_those_of_the_equations(short: int) -> None:
 def test_a_short_history_is_its_own_long_set() -> None:
     model = model_of(short=3)
     u, row = model.users.weight[0], [5, 7]
-    batch = batch_for(0, row)
-    long = model.long_interest(u[None], batch)[0]
+    long = model.long_interest(u[None], model.items.weight[row], np.array([2]))[0]
     layer = model.long_term
     expected = attended(u, model.items.weight[row], layer.weight, layer.bias)
     torch.testing.assert_close(long, expected, atol=1e-12, rtol=1e-10)

@@ -70,7 +70,7 @@ def test_single_settings_win_over_the_recipe_whether_of_model_or_training() -> N
         ("sasrec", None, {"epochs": -1}, "training: `epochs`: .*-1"),
         ("sasrec", None, {"batch_size": 0}, "training: `batch_size`: .*0"),
         ("sasrec", None, {"learning_rate": 0}, "training: `learning_rate`"),
-        ("sasrec", None, {"schedule": "steps"}, "training: `schedule`: .*'steps'"),
+        ("sasrec", None, {"schedule": "stairs"}, "training: `schedule`: .*'stairs'"),
         ("sasrec", None, {"average": 1.0}, "training: `average`"),
     ],
 )

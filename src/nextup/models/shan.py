@@ -33,7 +33,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from nextup.data.batches import Batch
 from nextup.models.base import Losses, ModelConfig, register
@@ -90,47 +89,49 @@ class SHAN(WithUserVectors, NextItemRecommender):
 
     def interest(self, user: Tensor, batch: Batch) -> Tensor:
         """``[B, d]``: as `encode`, given each row's user ``[B, d]``."""
-        latest = batch.latest(self.config.short)
-        short = embedding(latest, self.items.weight, padding_idx=0)
-        both = torch.cat([self.long_interest(user, batch)[:, None], short], dim=1)
+        vectors = self.items(batch.tokens)  # one look-up: its gradient is as large as the table
+        back = torch.arange(self.config.short, device=batch.device)
+        at = batch.last_at[:, None] - back
+        absent = back >= torch.from_numpy(batch.lengths).to(batch.device)[:, None]
+        long = self.long_interest(user, vectors, batch.lengths)
+        both = torch.cat([long[:, None], vectors[at.clamp_(min=0)]], dim=1)
         asked = (torch.relu(self.hybrid(both)) @ user[:, :, None]).squeeze(2)
-        absent = nn.functional.pad(latest == 0, (1, 0))
-        weights = torch.softmax(asked.masked_fill(absent, -torch.inf), dim=1)
-        return (weights[:, None] @ both).squeeze(1)
+        asked = asked.masked_fill(nn.functional.pad(absent, (1, 0)), -torch.inf)
+        return (torch.softmax(asked, dim=1)[:, None] @ both).squeeze(1)
 
-    def long_interest(self, user: Tensor, batch: Batch) -> Tensor:
-        """``[B, d]``: the mean of the older items' vectors that the user's attention makes."""
-        at, row = older(batch.lengths, self.config.short)
-        rows = torch.from_numpy(row).to(batch.device)
-        tokens = batch.tokens.index_select(0, torch.from_numpy(at).to(batch.device))
-        vectors = embedding(tokens, self.items.weight, padding_idx=0)
-        asked = torch.relu(self.long_term(vectors)) * user.index_select(0, rows)
-        scores = asked.sum(dim=1)
+    def long_interest(self, user: Tensor, vectors: Tensor, lengths: np.ndarray) -> Tensor:
+        """``[B, d]``: the mean of the older items' vectors that the user's attention makes.
+
+        Given each row's user ``[B, d]``, and the vectors ``[N, d]`` of packed rows.
+        """
+        at, row = (torch.from_numpy(x).to(user.device) for x in older(lengths, self.config.short))
+        vectors = vectors.index_select(0, at)
+        scores = (torch.relu(self.long_term(vectors)) * user.index_select(0, row)).sum(dim=1)
         with torch.no_grad():
-            highest = scores.new_full((len(batch),), -torch.inf)
-            highest.scatter_reduce_(0, rows, scores, "amax")
-        raised = torch.exp(scores - highest.index_select(0, rows))
-        sums = raised.new_zeros(len(batch)).index_add(0, rows, raised)
-        weighted = (raised / sums.index_select(0, rows))[:, None] * vectors
-        return weighted.new_zeros(len(batch), vectors.shape[1]).index_add(0, rows, weighted)
+            highest = scores.new_full((len(user),), -torch.inf)
+            highest.scatter_reduce_(0, row, scores, "amax")
+        raised = torch.exp(scores - highest.index_select(0, row))
+        sums = raised.new_zeros(len(user)).index_add(0, row, raised)
+        weighted = (raised / sums.index_select(0, row))[:, None] * vectors
+        return weighted.new_zeros(user.shape).index_add(0, row, weighted)
 
     def loss(self, batch: Batch) -> Losses:
         """Mean loss over the step's targets, and L2."""
         assert batch.targets is not None
-        config, losses = self.config, super().loss(batch)
-        total = losses.total
+        config, user = self.config, self.user_vectors(batch)
+        total, _ = self.losses_of(self.interest(user, batch), batch)
+        parts: dict[str, Tensor] = {config.loss: total.detach()}
         if config.vector_l2:
             touched = [batch.targets]
             if batch.negatives is not None:
                 touched.append(batch.negatives.reshape(-1))
-            items = embedding(torch.cat(touched), self.items.weight, padding_idx=0)
-            cost = items.square().sum() + self.user_vectors(batch).square().sum()
+            cost = self.items(torch.cat(touched)).square().sum() + user.square().sum()
             total = total + config.vector_l2 / batch.target_total * cost
         if config.attention_l2:
             cost = self.long_term.weight.square().sum() + self.hybrid.weight.square().sum()
             share = len(batch.targets) / batch.target_total  # of this process
             total = total + config.attention_l2 * share * cost
-        return Losses(total, losses.parts)
+        return Losses(total, parts)
 
     def item_vectors(self) -> Tensor:
         """``[I + 1, d]``: the items' vectors."""
