@@ -160,6 +160,10 @@ FORMS: dict[str, list[dict[str, Any]]] = {
 RATES: dict[str, float] = {"gru4rec": 0.03, "lma4gru": 0.03}
 """Step sizes with which a model learns a few users by heart, where 0.01 is not the one."""
 
+BY_HEART: dict[str, float] = {"shan": 0.55}
+"""Share of a few users that a model must learn by heart, where not all can be learnt: SHAN's states
+are means of the very vectors that stand for the items, which takes no account of their order."""
+
 
 @dataclass(frozen=True)
 class Form:
