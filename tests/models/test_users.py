@@ -7,7 +7,8 @@ import torch
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
-from nextup.models.users import UserVectors, mean_vector
+from nextup.models.users import UserVectors, mean_vector, running_mean
+from nextup.nn.packing import Packing
 
 TABLE = torch.randn(31, 4, generator=torch.Generator().manual_seed(0))
 
@@ -82,3 +83,18 @@ def test_only_the_vectors_asked_for_learn() -> None:
     gradient = users.weight.grad
     assert gradient is not None
     assert gradient.abs().sum(dim=1).nonzero().squeeze(1).tolist() == [3, 5]
+
+
+def test_one_item_is_enough_where_the_model_says_so() -> None:
+    train = Sequences.from_lists(histories())
+    users = UserVectors(3, described_by=4, least=1)
+    users.make(len(train))
+    users.prepare(train)
+    assert users.learnt.tolist() == [False] + [True] * (len(train) - 1)
+
+
+def test_a_mean_at_every_place_is_that_of_the_items_so_far() -> None:
+    batch = batch_of_lists([[3, 4, 5], [7], [1, 1, 9, 30]], 50)
+    found = running_mean(TABLE, batch, Packing(batch.lengths, batch.device))
+    torch.testing.assert_close(found[batch.last_at], mean_vector(TABLE, batch))
+    torch.testing.assert_close(found[2], TABLE[[3, 4]].mean(dim=0))
