@@ -132,3 +132,28 @@ def test_histories_of_one_item_have_nothing_to_find() -> None:
     losses = model.loss(whole)
     losses.total.backward()  # type: ignore[no-untyped-call]
     assert float(losses.total.detach()) == 0.0
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    model = made(l2=0.1, width=6).double()
+    batch = first_batch(model)
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)
+        return model.loss(batch).total
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    step = 1e-7
+    for name, parameter in model.named_parameters():
+        direction = torch.randn_like(parameter)
+        if name.endswith("items.weight") or name == "outputs.weight":
+            direction[0] = 0.0
+        assert parameter.grad is not None
+        slope = float((parameter.grad * direction).sum())
+        with torch.no_grad():
+            ends = []
+            for sign in (1, -2):
+                parameter.add_(direction, alpha=sign * step)
+                ends.append(float(loss()))
+            parameter.add_(direction, alpha=step)
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-6), name

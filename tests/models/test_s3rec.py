@@ -260,3 +260,30 @@ def test_a_step_of_pretraining_in_bf16_is_the_same_less_precisely() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             found.append(float(model.loss(batch).total.detach()))
     assert found[1] == pytest.approx(found[0], rel=0.03)
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    model = pretraining(lively=0.1).double()
+    assert model._has is not None
+    model._has = model._has.double()
+    batch = first_batch(model)
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)
+        return model.loss(batch).total
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    step = 1e-6
+    for name, parameter in model.named_parameters():
+        direction = torch.randn_like(parameter)
+        if name == "items.weight":
+            direction[0] = 0.0
+        assert parameter.grad is not None
+        slope = float((parameter.grad * direction).sum())
+        with torch.no_grad():
+            ends = []
+            for sign in (1, -2):
+                parameter.add_(direction, alpha=sign * step)
+                ends.append(float(loss()))
+            parameter.add_(direction, alpha=step)
+        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-7), name
