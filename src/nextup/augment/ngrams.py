@@ -1,10 +1,10 @@
 """Corruptions of sequences in whole n-grams: shuffled, or cut out (see also `strangers`).
 
 Yuan, Chen, Song, Zhao & Ding (SSI), *Improving Sequential Recommendation Consistency with
-Self-Supervised Imitation*, IJCAI 2021, section 2.3: a model that can tell a session from a corrupted
-one has learnt what keeps a session together. The paper names neither sizes nor chances; here a row
-is cut into n-grams of one size n, drawn from 1, 2 and 3 and at most half the row, the last one
-taking what is left.
+Self-Supervised Imitation*, IJCAI 2021, section 2.3: a model that can tell a session from a
+corrupted one has learnt what keeps a session together. The paper names neither sizes nor chances;
+here a row is cut into n-grams of one size n, drawn from 1, 2 and 3 and at most half the row, the
+last one taking what is left.
 
 Everything is drawn on the host: a corruption that changes nothing, or that a user's own history
 would allow, is drawn again, and only the host can wait for that. Rows keep their order and, but for

@@ -166,6 +166,32 @@ def contrastive_losses(alike: Tensor, partner: Tensor) -> Tensor:
     return _log_sum(others) - alike.gather(1, partner[:, None]).squeeze(1)
 
 
+def matching_losses(alike: Tensor, left_out: Tensor | None = None) -> Tensor:
+    """``[R]``: for each row the cross-entropy of its own column among all (InfoNCE).
+
+    ``-[a(i, i) - log sum_j exp a(i, j)]``: van den Oord et al., *Representation Learning with
+    Contrastive Predictive Coding*, 2018, eq. 4; Kong et al. (InfoWord), ICLR 2020; SSI, IJCAI 2021,
+    eq. 3.
+
+    Parameters
+    ----------
+    alike
+        ``[R, R]``: how alike row i and column j are.
+    left_out
+        ``bool[R, R]``: columns that are no negatives of a row (they are its own, too); a row's own
+        column always takes part.
+
+    Examples
+    --------
+    >>> matching_losses(torch.tensor([[0.3]])), matching_losses(torch.zeros(2, 2))
+    (tensor([0.]), tensor([0.6931, 0.6931]))
+    """
+    others = alike
+    if left_out is not None:
+        others = alike.masked_fill(left_out & ~_diagonal(alike), -torch.inf)
+    return _log_sum(others) - alike.diagonal()
+
+
 def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
     """Return what the mean contrastive loss loses when one row alone is exchanged, for each row.
 
