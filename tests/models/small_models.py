@@ -37,6 +37,14 @@ SMALL: dict[str, Any] = {
 }
 """Settings for fields of these names, in any model that has them."""
 
+
+def part(model: str, **settings: Any) -> dict[str, Any]:
+    """A small model as a part of another."""
+    fields = available_models()[model].Config.model_fields
+    small = {} if model == "mc1" else {k: v for k, v in SMALL.items() if k in fields}
+    return {"model": model, "settings": {**small, **settings}}
+
+
 FORMS: dict[str, list[dict[str, Any]]] = {
     "sasrec": [
         {"block": "s3", "loss": "softmax"},
@@ -100,6 +108,12 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "dilations": [1, 2], "negatives": 2},
     ],
     "grec": [{"encoder_dilations": [1, 2], "decoder_dilations": [1, 2]}],
+    "consistency": [
+        {"task": "temporal"},
+        {"task": "persona", "replace_with": "items", "rows": "prefix", "last_only": 0.5},
+        {"task": "global", "temperature": 4.0, "task_weight": 0.5},
+        {"task": "none"},
+    ],
     "bert4rec": [
         {},
         {"mask_share": 0.6, "last_only": 0.0, "attention_dropout": 0.1, "heads": 1},
@@ -148,6 +162,21 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bpr", "window_targets": 0},
         {"loss": "softmax", "window_targets": 0, "l2": 0.0},
         {"loss": "bce", "window_targets": 2, "negatives": 3},
+    ],
+    "ssi": [
+        {"student": part("hgn"), "teachers": [part("sasrec"), part("gru4rec", width=12)]},
+        {
+            "student": part("gru4rec", targets="every"),
+            "teachers": [part("bert4rec"), part("mc1")],
+            "imitate_over": 9,
+            "item_reduction": "sum",
+        },
+        {
+            "student": part("sasrec", targets="prefix"),
+            "teachers": [part("hgn", window_targets=0)],
+            "teacher_weight": 0.5,
+            "keep_mb": 0,
+        },
     ],
     "lma4gru": [
         {"loss": "bce", "layers": 1},
