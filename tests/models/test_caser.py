@@ -113,16 +113,6 @@ def test_the_targets_of_a_window_are_a_set() -> None:
     torch.testing.assert_close(model.loss(batch).total, before)
 
 
-def test_the_penalty_is_half_the_squared_norm_of_all_weights_but_padding_s() -> None:
-    model, dear = model_of(), model_of(l2=0.1)
-    batch = step_of(model)
-    squares = sum(p.square().sum() for p in model.parameters())
-    for table in (model.items.weight, model.outputs.weight, model.bias):
-        squares = squares - table[0].square().sum()
-    expected = model.loss(batch).total + 0.05 * squares
-    torch.testing.assert_close(dear.loss(batch).total, expected)
-
-
 @pytest.mark.parametrize("window_targets", [0, 3])
 def test_gradients_are_those_of_finite_differences(window_targets: int) -> None:
     model = model_of(window_targets=window_targets, horizontal=2, vertical=1, activation="tanh")

@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import Losses, ModelConfig, register
+from nextup.models.base import ModelConfig, register
 from nextup.models.users import UserVectors, WithUserVectors, mean_vector
 from nextup.models.windows import WindowConfig, WindowRecommender
 from nextup.nn.image_filters import ImageFilters
@@ -56,7 +56,6 @@ class CaserConfig(WindowConfig):
         "relu", description="after horizontal filters and the layer"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="on what the filters found")
-    l2: float = Field(0.0, ge=0, description="L2 on all weights; the authors' code has 1e-6")
 
 
 @register
@@ -103,21 +102,6 @@ class Caser(WithUserVectors, WindowRecommender):
         tanh = self.config.activation == "tanh"
         z = torch.tanh(found) if tanh else torch.relu(found)
         return torch.cat([z, self.user_vectors(batch)], dim=1)
-
-    def loss(self, batch: Batch) -> Losses:
-        """Mean loss over the step's targets, and L2."""
-        losses = super().loss(batch)
-        if not self.config.l2:
-            return losses
-        assert batch.targets is not None
-        tables = (self.items.weight, self.outputs.weight, self.bias)
-        weights = [p[1:] if any(p is t for t in tables) else p for p in self.parameters()]
-        # Gradients are summed over processes: each adds its share of the penalty.
-        share = len(batch.targets) / batch.target_total
-        penalty = (
-            self.config.l2 / 2 * share * torch.stack([p.square().sum() for p in weights]).sum()
-        )
-        return Losses(losses.total + penalty, losses.parts)
 
     def item_vectors(self) -> Tensor:
         """``[I + 1, 2 width]``: the output table."""
