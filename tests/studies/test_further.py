@@ -24,7 +24,7 @@ from nextup.studies.measured import measured_part
 from nextup.studies.places import Places
 from nextup.studies.report import report_blocks
 from nextup.studies.results import Result, Results
-from nextup.studies.run_cell import How, run_cell
+from nextup.studies.run_cell import How, fitted_already, run_cell
 from nextup.studies.study import Part, Study, register
 from nextup.studies.wanted import asked_by_all, wanted_cells
 
@@ -115,6 +115,27 @@ def test_a_run_whose_folder_is_gone_is_fitted_again_and_measured_as_before(
     shutil.rmtree(folder / "runs/studies" / before.name)
     run_cell(cell, places(folder), How("cpu"))
     np.testing.assert_array_equal(under(only(folder)).ranks.ranks, under(before).ranks.ranks)
+
+
+def test_a_run_of_an_earlier_version_is_not_fitted_again(
+    shop: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lacks a setting that came later, in `config.json` and in its result."""
+    cell = Cell(str(shop), "sasrec", None, QUICK)
+    run_cell(cell, places(folder), How("cpu"))
+    config = folder / "runs/studies" / cell.name / "config.json"
+    noted = json.loads(config.read_text())
+    del noted["train_config"]["warmup_steps"], noted["model_config"]["initial_std"]
+    config.write_text(json.dumps(noted))
+    monkeypatch.setattr("nextup.train.loop.Loop._step", None)
+    assert fitted_already(cell, places(folder))
+    run_cell(cell, places(folder), How("cpu"), Asked((SAMPLED,)))
+    assert only(folder).holds
+    assert not fitted_already(replace(cell, seed=1), places(folder))
+    assert not fitted_already(replace(cell, dataset="nowhere"), places(folder))
+    noted["train_config"]["epochs"] = 99
+    config.write_text(json.dumps(noted))
+    assert not fitted_already(cell, places(folder)), "a run of other settings"
 
 
 def test_models_meet_the_same_negatives(shop: Path, folder: Path) -> None:
@@ -272,7 +293,7 @@ def test_the_command_line_measures_what_is_lacking(both: Study, shop: Path, fold
     found = run_cli("study", "tiny", "sampled", "--methods", "POP", "--device", "cpu")
     assert found.code == 0, found.err
     assert "1 of 1 runs are there already" in found.err
-    assert "1 of them lack a measurement" in found.err and "fitted again" not in found.err
+    assert "1 of them lacks a measurement" in found.err and "fitted again" not in found.err
 
 
 def test_a_folder_that_is_gone_is_said(both: Study, folder: Path) -> None:
@@ -281,7 +302,7 @@ def test_a_folder_that_is_gone_is_said(both: Study, folder: Path) -> None:
     found = run_cli(
         "study", "tiny", "sampled", "--methods", "MC1", "--device", "cpu", "--budget", "0s"
     )
-    assert f"fitted again, as the run's folder is gone: {cell.name}" in found.err
+    assert f"fitted again, as no such run is in runs/: {cell.name}" in found.err
 
 
 STORED = Path(__file__).parents[2] / "results"

@@ -224,13 +224,14 @@ def _show_queue(cells: list[Cell], found: Results, shown: dict[str, Asked]) -> N
 
 
 def _note_lacking(cells: list[Cell], places: Places) -> None:
-    from nextup.train.run import Run
+    from nextup.studies.run_cell import fitted_already
 
     if cells:
-        gone = [cell.name for cell in cells if not Run(places.run(cell.name)).finished]
-        note(f"{len(cells)} of them lack a measurement, which is made now")
+        gone = [cell.name for cell in cells if not fitted_already(cell, places)]
+        lacks = "lacks" if len(cells) == 1 else "lack"
+        note(f"{len(cells)} of them {lacks} a measurement, which is made now")
         if gone:
-            note(f"fitted again, as the run's folder is gone: {', '.join(gone)}")
+            note(f"fitted again, as no such run is in {places.runs}/: {', '.join(gone)}")
 
 
 def _note_absent(parts: list[Part]) -> None:

@@ -91,7 +91,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
 
         data = Dataset.load(places.prepared(cell.dataset))
         begun = places.beside(cell.name, "begun.json")
-        again = _goes_on(folder, cell, data)
+        again = goes_on(folder, cell, data)
         if not again or not begun.is_file():
             begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
         run = _fitted(folder, cell, data, how, again)
@@ -147,8 +147,11 @@ def _nameable(cell: Cell) -> str:
     return cell.dataset_name if Path(cell.dataset).is_absolute() else cell.dataset
 
 
-def _goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
-    """Whether a run of just this cell stands in the folder; any other is replaced."""
+def goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
+    """Whether a run of just this cell stands in the folder; any other is replaced.
+
+    A run of an earlier version lacks settings that came later; they stood at their defaults.
+    """
     from nextup.evaluation.metrics import parse_metric
     from nextup.train.assess import dataset_marks
     from nextup.train.recipe import resolve
@@ -161,13 +164,14 @@ def _goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
         config.model_dump(mode="json")
         for config in resolve(cell.model, cell.recipe, dict(cell.settings))
     )
-    trained = dict(noted.get("train_config", {}))
+    usual = [config.model_dump(mode="json") for config in resolve(cell.model)]
+    modelled = {**usual[0], **noted.get("model_config", {})}
+    trained = {**usual[1], **noted.get("train_config", {})}
     for config in (train_config, trained):
         config["metric"] = parse_metric(str(config.get("metric")))
     wanted = {
         "model": cell.model,
         "recipe": cell.recipe,
-        "model_config": model_config,
         "split": cell.split,
         "protocol": cell.protocol.model_dump(mode="json"),
         "seed": cell.seed,
@@ -177,7 +181,20 @@ def _goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
         noted.get("dataset", {}).get(key) == mark for key, mark in dataset_marks(data).items()
     )
     same = all(noted.get(key) == value for key, value in wanted.items())
-    return same and same_data and trained == train_config
+    return same and same_data and (modelled, trained) == (model_config, train_config)
+
+
+def fitted_already(cell: Cell, places: Places) -> bool:
+    """Whether a finished run of a cell stands in its folder, so that it need only be measured."""
+    from nextup.data.dataset import Dataset
+    from nextup.train.run import Run
+
+    folder = places.run(cell.name)
+    try:
+        found = Run(folder).finished
+        return found and goes_on(folder, cell, Dataset.load(places.prepared(cell.dataset)))
+    except NextupError:
+        return False
 
 
 def _fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool) -> Run:
