@@ -186,6 +186,17 @@ def test_what_dropout_makes_of_a_state_is_carried_on() -> None:
     assert 0.4 < float((model.lanes == 0).double().mean()) < 0.6
 
 
+def test_what_dropout_makes_of_a_state_is_carried_on_within_a_stretch() -> None:
+    model = model_of(dropout=0.5, hidden=64, bptt=5)
+    batch = steps_of(stream_of(model, Sequences.from_lists([[1, 2, 3, 4, 5, 6]]), lanes=1))[0]
+    x = model.items(batch.tokens)
+    states = model._walk(x, batch)
+    before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
+    expected = torch.gru_cell(x, before, *model.recurrence.parameters())
+    assert 0.3 < float((states == 0).double().mean()) < 0.7
+    torch.testing.assert_close(states, torch.where(states == 0, 0.0, 2 * expected))
+
+
 def test_losses_without_training_leave_the_lanes_alone() -> None:
     model = model_of().eval()
     first, *_ = steps_of(stream_of(model, shop(), lanes=4))
