@@ -97,11 +97,11 @@ def test_the_three_modes_by_hand() -> None:
     found = {}
     for mode in MODES:
         (batch,) = epoch_of(TrainingStream(train, targets=mode, max_length=2))
-        assert batch.targets is not None and batch.places is not None
-        histories = [[1, 2, 3, 4], [5], [6, 7]]
-        owners = np.repeat(np.arange(len(batch)), batch.lengths)[batch.target_at]
-        for aim, place, row in zip(batch.targets.tolist(), batch.places, owners, strict=True):
-            assert histories[int(batch.users[row])][place] == aim
+        assert batch.until is not None
+        for (user, read, aims), until in zip(samples(batch), batch.until, strict=True):
+            row = {0: [1, 2, 3, 4], 2: [6, 7]}[user]
+            assert tuple(row[max(until - len(read), 0) : until]) == read or read == (0,)
+            assert mode == "every" or tuple(row[until : until + len(aims)]) == aims
         found[mode] = sorted(samples(batch))
     assert found["every"] == [(0, (2, 3), (3, 4)), (2, (6,), (7,))]
     assert found["prefix"] == [

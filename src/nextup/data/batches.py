@@ -43,9 +43,9 @@ class Batch:
         ``int64[M, n]``, one set for each target, or ``int64[n]``, one set for all.
     negative_log_q, target_log_q
         Log-probability of having been drawn, shaped like `negatives` and `targets`.
-    places
-        ``int64[M]`` on the host: which item of its user's training history each target is,
-        counted from 0; so many items come before it.
+    until
+        ``int64[B]`` on the host: how many items of its user's training history each row has
+        read, were it not cut, by its end. None outside of training.
     target_total, row_total
         Targets and rows of the whole step over all processes: what a mean over targets or over
         rows divides by.
@@ -73,7 +73,7 @@ class Batch:
     ago: Tensor | None = None
     copies: int = 1
     keeps_padding: bool = False
-    places: NDArray[np.int64] | None = None
+    until: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)

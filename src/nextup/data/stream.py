@@ -102,8 +102,8 @@ class TrainingStream:
     >>> train = Sequences.from_lists([[1, 2, 3, 4]])
     >>> stream = TrainingStream(train, targets=Windows(2), max_length=2)
     >>> batch = stream.batch(stream.order(0), 0, 0)
-    >>> batch.tokens.tolist(), batch.targets.tolist(), batch.places.tolist()
-    ([1, 2], [3, 4], [2, 3])
+    >>> batch.tokens.tolist(), batch.targets.tolist(), batch.until.tolist()
+    ([1, 2], [3, 4], [2])
     """
 
     def __init__(
@@ -187,8 +187,9 @@ class TrainingStream:
             empty_as_padding=empty,
         )
         mine = mine[batch.rows]
+        until = self.reads[mine] - self.firsts[self.users[mine]]
         if self.targets in ("whole", "whole_prefix"):
-            return _with(batch, row_total=len(chosen))
+            return _with(batch, row_total=len(chosen), until=until)
         lasts = np.cumsum(batch.lengths) - 1
         if self.targets == "every":
             at = np.arange(len(batch.tokens))
@@ -220,7 +221,7 @@ class TrainingStream:
             target_at=torch.from_numpy(at).to(device),
             target_total=total,
             row_total=len(chosen),
-            places=follows - self.firsts[owners],
+            until=until,
             **sets,
         )
 

@@ -10,6 +10,8 @@ A new model is one file with one class below `@register`, and one recipe.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -25,6 +27,12 @@ from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples, Stream, TrainingStream
 from nextup.errors import ConfigError, suggest
 
+ReadRecipe = Callable[
+    [str, str | None, str | None], tuple[str | None, dict[str, Any], dict[str, Any]]
+]
+"""Called with a model, a recipe (or None) and the name of one to try then; returns the recipe
+found, and its settings of the model and of training."""
+
 
 class ModelConfig(BaseModel):
     """Base of all typed settings of a model; an unknown key is an error."""
@@ -32,6 +40,11 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     max_length: int = Field(50, ge=1, description="the most items of a history that are read")
+
+    @classmethod
+    def with_recipes(cls, values: dict[str, Any], read: ReadRecipe) -> dict[str, Any]:
+        """Return `values` with what the recipes say that they name (a model made of models)."""
+        return values
 
 
 @dataclass
@@ -61,11 +74,23 @@ class ParameterGroup:
 class Stage:
     """A part of training with its own optimiser and early stopping.
 
-    `settings` are the settings of training (as in ``[train]`` of a recipe) that differ in it.
+    Parameters
+    ----------
+    name
+        What the log and the bar call it.
+    settings
+        The settings of training (as in ``[train]`` of a recipe) that differ in it.
+    number
+        Which stage of a fit of its own it is; decides its random numbers. By default its place.
+    key
+        What decides its weights, beside data, seed and settings of training; a stage with the
+        same key need not be trained again. None for one that is never shared.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    number: int | None = None
+    key: str | None = None
 
 
 class Recommender(nn.Module):
@@ -166,9 +191,15 @@ class Recommender(nn.Module):
         """Look at the training histories once more, the final weights in place."""
         return None
 
+    @property
+    def identity(self) -> str:
+        """The model's name and settings as text."""
+        said = {"model": self.name, "config": self.config.model_dump(mode="json")}
+        return json.dumps(said, sort_keys=True)
+
     def stages(self) -> list[Stage]:
         """Return the stages of training, in order; the last one makes the model that answers."""
-        return [Stage("train")]
+        return [Stage("train", key=self.identity)]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
         """Turn to a stage, the best weights of the stage before in place.
@@ -177,6 +208,16 @@ class Recommender(nn.Module):
         checkpoint, so only what is no part of the state is to be set.
         """
         return None
+
+    @property
+    def learning(self) -> Recommender:
+        """The model that learns in this stage, and whose weights are what it leaves."""
+        return self
+
+    @property
+    def answering(self) -> Recommender:
+        """The model that goes into service once all is learnt."""
+        return self
 
     def begin_epoch(self, epoch: int) -> None:
         """Do what is due before the first step of an epoch, counted from 0.
@@ -216,6 +257,10 @@ class Recommender(nn.Module):
         """``[I + 1]``: added to the scores, or None."""
         return None
 
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, d]``: the items as the model reads them, if it has a table for that."""
+        return self.item_vectors()
+
     @property
     def factors(self) -> bool:
         """Whether scores are `query` times `item_vectors` (else `scores` is overridden)."""
@@ -226,6 +271,10 @@ class Recommender(nn.Module):
         scores = self.query(batch) @ self.item_vectors().T
         bias = self.item_bias()
         return scores if bias is None else scores + bias
+
+    def logits(self, batch: Batch) -> Tensor:
+        """``[B, I + 1]``: scores on the scale of logarithms, so that a softmax makes shares."""
+        return self.scores(batch)
 
 
 ModelType = TypeVar("ModelType", bound=type[Recommender])

@@ -162,6 +162,10 @@ class HGN(NextItemRecommender):
         """``[I + 1, d]``: the output table."""
         return self.outputs.weight
 
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, d]``: the input table."""
+        return self.items.weight
+
     def item_bias(self) -> Tensor:
         """``[I + 1]``: the bias of each item."""
         return self.bias

@@ -73,6 +73,10 @@ class MarkovChain(Recommender):
         scores[row, self.followers[at]] += self.counts[at]
         return scores
 
+    def logits(self, batch: Batch) -> Tensor:
+        """``float64[B, I + 1]``: logarithms of the counts."""
+        return self.scores(batch).log()
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # The number of distinct pairs is known only from the data, so make room for it.
         for name in ("followers", "counts"):

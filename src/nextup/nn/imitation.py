@@ -42,6 +42,14 @@ class Factors:
         logits = torch.mm(self.table[1:], self.states[first:end].T)
         return logits if self.bias is None else logits.add_(self.bias[1:, None])
 
+    def over(self, items: Tensor) -> Factors:
+        """What it says over some items alone; the first of them is padding."""
+        return Factors(
+            self.states,
+            torch.nn.functional.embedding(items, self.table),
+            None if self.bias is None else self.bias[items],
+        )
+
 
 @dataclass(frozen=True)
 class Spoken:
@@ -58,6 +66,10 @@ class Spoken:
     def logits(self, first: int, end: int) -> Tensor:
         """``[I, end - first]``: the logits of some answers, one column each."""
         return self.scores[first:end, 1:].T.clone(memory_format=torch.contiguous_format)
+
+    def over(self, items: Tensor) -> Spoken:
+        """What it says over some items alone; the first of them is padding."""
+        return Spoken(self.scores[:, items])
 
 
 Teacher = Factors | Spoken
@@ -162,12 +174,14 @@ def divergence_from(
     if len(student.states) == 0:
         nothing = weights.new_zeros(len(teachers))
         return (weights * nothing).sum() + 0 * student.states.sum(), nothing
-    if torch.is_grad_enabled():
-        total, divergence = _Divergence.apply(  # type: ignore[no-untyped-call]
-            student.states, student.table, student.bias, weights, teachers
-        )
-        return total, divergence
-    divergence = _sweep(student, teachers, weights, learn=False)[0]
+    # The divergence is a small difference of large sums: single precision, whatever the model's.
+    with torch.autocast(student.states.device.type, enabled=False):
+        if torch.is_grad_enabled():
+            total, divergence = _Divergence.apply(  # type: ignore[no-untyped-call]
+                student.states, student.table, student.bias, weights, teachers
+            )
+            return total, divergence
+        divergence = _sweep(student, teachers, weights, learn=False)[0]
     return (weights * divergence).sum(), divergence
 
 

@@ -16,12 +16,12 @@ from nextup.data.seed import checked_seed
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
 from nextup.errors import ConfigError
-from nextup.evaluation.metrics import metrics, parse_metric
+from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender, item_counts, model_class
 from nextup.models.store import save_model
 from nextup.train.assess import dataset_marks, rank_everywhere
-from nextup.train.config import TrainConfig
+from nextup.train.config import with_metric
 from nextup.train.device import make_fabric
 from nextup.train.loop import Job, Loop
 from nextup.train.place import check_place, place_of
@@ -47,6 +47,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    kept: Path | str | None = None,
 ) -> Run:
     """Fit a model to a dataset and store everything about it in a run folder.
 
@@ -79,6 +80,10 @@ def fit(
         Replace a run that stands there already, once the new one has begun to learn.
     progress
         Whether to show bars and lines on standard error.
+    kept
+        A folder where trained stages are kept, and looked for before one is trained: a teacher
+        that another run has trained there is taken over. By default the run's own ``stages``,
+        if there are several.
 
     Returns
     -------
@@ -100,7 +105,7 @@ def fit(
     seed = checked_seed(seed)
     protocol = protocol or Protocol()
     if model_class(model).learns_by == "gradient":
-        train_config = _with_metric(train_config, protocol)
+        train_config = with_metric(train_config, protocol)
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     parts = data.split(split)
     learnt = _learnt(parts, learn_from)
@@ -137,6 +142,7 @@ def fit(
         return target
     torch.manual_seed(seed)
     recommender = model_class(model)(model_config, data.n_items).to(fabric.device)
+    recommender.meet(data.catalog)
     validates = learn_from == "train" and len(parts.valid) > 0
     facts: dict[str, Any] = {}
     with place_of(target, asked, resume) if fabric.is_global_zero else nullcontext():
@@ -155,6 +161,12 @@ def fit(
                 validates,
                 target.path,
                 progress,
+                about={
+                    "dataset": {**dataset_marks(data), "checksum": data.checksum},
+                    **{key: asked[key] for key in ("split", "protocol", "seed", "learn_from")},
+                    "precision": precision,
+                },
+                kept=_kept(kept, recommender, target),
             )
             facts = Loop(job).run()
         _finish(fabric, target, recommender, data, parts, learnt, validates, protocol, facts)
@@ -167,16 +179,10 @@ def _learnt(parts: Split, learn_from: str) -> Sequences:
     return parts.train_and_valid if learn_from == "train+valid" else parts.train
 
 
-def _with_metric(config: TrainConfig, protocol: Protocol) -> TrainConfig:
-    """Check the validation metric, and spell it as `metrics` does."""
-    kind, cutoff = parse_metric(config.metric)
-    if cutoff is not None and cutoff not in protocol.cutoffs:
-        raise ConfigError(
-            f"training: metric {config.metric} needs cutoff {cutoff}, the protocol has "
-            f"{', '.join(map(str, protocol.cutoffs))}"
-        )
-    name = kind if cutoff is None else f"{kind}@{cutoff}"
-    return config.model_copy(update={"metric": name})
+def _kept(kept: Path | str | None, model: Recommender, run: Run) -> Path | None:
+    if kept is not None:
+        return Path(kept)
+    return run.path / "stages" if len(model.stages()) > 1 else None
 
 
 def _finish(
@@ -199,5 +205,5 @@ def _finish(
             run.note("valid", ranked, metrics(ranked))
         about = {"run": run.config, "facts": facts, "dataset": data.card}
         popularity = item_counts(learnt, data.n_items)
-        save_model(model, run.recommender_folder, data.catalog, popularity, about)
+        save_model(model.answering, run.recommender_folder, data.catalog, popularity, about)
     fabric.barrier()

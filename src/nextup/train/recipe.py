@@ -79,17 +79,7 @@ def resolve(
     nextup.errors.ConfigError: model sasrec: unknown key `droput`; did you mean `dropout`?
     """
     config_class = model_class(model).Config
-    chosen: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
-    if recipe is not None:
-        known = recipes(model)
-        name = recipe if recipe in known else f"{model}/{recipe}"
-        if name not in known:
-            if not known:
-                raise ConfigError(f"model {model} has no recipes; leave the recipe out")
-            names = [key.split("/", 1)[1] for key in known]
-            raise ConfigError(f"model {model}: unknown recipe `{recipe}`{suggest(recipe, names)}")
-        for table in chosen:
-            chosen[table].update(known[name].get(table, {}))
+    chosen = _read(model, recipe)
     for key, value in (settings or {}).items():
         if key in config_class.model_fields:
             chosen["model"][key] = value
@@ -98,7 +88,59 @@ def resolve(
         else:
             keys = [*config_class.model_fields, *TrainConfig.model_fields]
             raise ConfigError(f"model {model}: unknown key `{key}`{suggest(key, keys)}")
+    make_config(config_class, chosen["model"], f"model {model}")  # or says what is wrong
+    chosen["model"] = config_class.with_recipes(chosen["model"], read_recipe)
     return (
         make_config(config_class, chosen["model"], f"model {model}"),
         make_config(TrainConfig, chosen["train"], "training"),
     )
+
+
+def _read(model: str, recipe: str | None) -> dict[str, dict[str, Any]]:
+    """Return the settings of model and training that a recipe says; none without one."""
+    chosen: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+    if recipe is None:
+        return chosen
+    known = recipes(model)
+    name = recipe if recipe in known else f"{model}/{recipe}"
+    if name not in known:
+        if not known:
+            raise ConfigError(f"model {model} has no recipes; leave the recipe out")
+        names = [key.split("/", 1)[1] for key in known]
+        raise ConfigError(f"model {model}: unknown recipe `{recipe}`{suggest(recipe, names)}")
+    for table in chosen:
+        chosen[table].update(known[name].get(table, {}))
+    return chosen
+
+
+def read_recipe(
+    model: str, recipe: str | None, otherwise: str | None = None
+) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
+    """Read a recipe for a part of a model.
+
+    Parameters
+    ----------
+    model
+        Name of a registered model.
+    recipe
+        One of its recipes; None to choose.
+    otherwise
+        The recipe to choose if the model has it; then ``paper``, then none.
+
+    Returns
+    -------
+    tuple
+        The recipe's name, its settings of the model, and its settings of training.
+
+    Raises
+    ------
+    ConfigError
+        If model or recipe are unknown.
+    """
+    model_class(model)
+    if recipe is None:
+        known = recipes(model)
+        found = (name for name in (otherwise, "paper") if name and f"{model}/{name}" in known)
+        recipe = next(found, None)
+    chosen = _read(model, recipe)
+    return recipe, chosen["model"], chosen["train"]

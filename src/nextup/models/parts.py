@@ -1,0 +1,81 @@
+"""A model made of other models: which they are, and with which settings they learn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nextup.models.base import ReadRecipe, Recommender, make_model
+
+
+class Part(BaseModel):
+    """A registered model as a part of another.
+
+    On the command line a part is ``model``, or ``model/recipe``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="a registered model")
+    recipe: str | None = Field(None, description="the recipe that `settings` are from")
+    settings: dict[str, Any] = Field(default_factory=dict, description="settings of the model")
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="settings of training that differ in its stages"
+    )
+
+    @classmethod
+    def of(cls, value: object) -> Part:
+        """Make a part of what a recipe or a command line says.
+
+        Raises
+        ------
+        ValueError
+            If it is neither a name nor a table.
+        """
+        if isinstance(value, Part):
+            return value
+        if isinstance(value, str):
+            model, _, recipe = value.strip().partition("/")
+            return cls(model=model, recipe=recipe or None)
+        if isinstance(value, dict):
+            return cls(**value)
+        raise ValueError(f"a part is a model's name, or model/recipe, not {value!r}")
+
+    def read(self, read_recipe: ReadRecipe, otherwise: str | None) -> Part:
+        """Return the part with what its recipe says filled in; its own settings win."""
+        recipe, settings, training = read_recipe(self.model, self.recipe, otherwise)
+        return Part(
+            model=self.model,
+            recipe=recipe,
+            settings={**settings, **self.settings},
+            training={**training, **self.training},
+        )
+
+    def make(self, n_items: int) -> Recommender:
+        """Build the model, with fresh weights.
+
+        Raises
+        ------
+        ConfigError
+            If model or settings are unknown.
+        """
+        return make_model(self.model, n_items, self.settings)
+
+
+def listed(value: object) -> object:
+    """Make a list of what a command line says of one: ``a``, ``a,b`` or ``[a, b]``.
+
+    Examples
+    --------
+    >>> listed("[lma4rec, bert4rec/small]"), listed(["a"])
+    (['lma4rec', 'bert4rec/small'], ['a'])
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        names = value.strip().removeprefix("[").removesuffix("]").split(",")
+        return [name.strip().strip("\"'") for name in names if name.strip()]

@@ -1,0 +1,68 @@
+"""Trained stages, kept so that another run need not train them again.
+
+A stage is known by everything that decides its weights: the model and its settings, the settings
+of training, the data, the split and the seed. A teacher that one run has trained is then there for
+every other student, and for the run of that teacher alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nextup.errors import RunError
+
+
+def _file(folder: Path, key: str) -> Path:
+    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+
+
+def keep(folder: Path, key: str, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Keep the weights that a stage left, whole or not at all.
+
+    Raises
+    ------
+    RunError
+        If they cannot be written.
+    """
+    file = _file(folder, key)
+    partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
+    ready = {name: t.detach().cpu().clone().contiguous() for name, t in weights.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(ready, partial, metadata={"key": key, "facts": json.dumps(facts)})
+        partial.replace(file)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{file}: a trained stage could not be kept there ({error})") from None
+
+
+def find(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return weights and facts of a stage that was kept under just this key; None if there is none.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged.
+    """
+    file = _file(folder, key)
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as opened:
+            noted = opened.metadata() or {}
+            if noted.get("key") != key:
+                return None
+            names = list(opened.keys())
+            return {name: opened.get_tensor(name) for name in names}, json.loads(noted["facts"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{file}: is not a readable stage ({error}); remove it, and it is trained again"
+        ) from None
