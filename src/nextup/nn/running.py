@@ -38,4 +38,4 @@ def running_sum(x: Tensor, packing: Packing) -> Tensor:
     mask = packing.mask(causal=True, dtype=x.dtype)
     if mask is None:
         return x
-    return packing.collect(torch.matmul(mask.exp(), packing.spread(x)))
+    return packing.collect(torch.matmul((mask == 0).to(x.dtype), packing.spread(x)))
