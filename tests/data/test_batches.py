@@ -99,7 +99,7 @@ def test_the_three_modes_by_hand() -> None:
         (batch,) = epoch_of(TrainingStream(train, targets=mode, max_length=2))
         assert batch.until is not None
         for (user, read, aims), until in zip(samples(batch), batch.until, strict=True):
-            row = {0: [1, 2, 3, 4], 2: [6, 7]}[user]
+            row = [[1, 2, 3, 4], [5], [6, 7]][user]
             assert tuple(row[max(until - len(read), 0) : until]) == read or read == (0,)
             assert mode == "every" or tuple(row[until : until + len(aims)]) == aims
         found[mode] = sorted(samples(batch))
