@@ -272,6 +272,15 @@ def test_a_step_of_fewer_lanes_weighs_less() -> None:
     torch.testing.assert_close(2 * model.loss(last).total, whole)
 
 
+@pytest.mark.parametrize("split", ["leave-one-out", "last-1", "time:6,8"])
+def test_the_times_of_a_dataset_say_which_history_comes_first(split: str) -> None:
+    data = dataset_of(Sequences.from_lists([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]))
+    times = np.array([2, 5, 6, 8, 3, 4, 7, 9, 1, 5, 6, 8])
+    train = replace(data, times=times).split(split).train
+    stream = stream_of(model_of(), train, lanes=1)
+    assert [int(batch.tokens) for batch in steps_of(stream)] == [9, 1, 5]
+
+
 SETTINGS: dict[str, Any] = {
     "hidden": 8,
     "negatives": 10,
