@@ -49,9 +49,9 @@ class SHANConfig(LastStateConfig):
     width: int = Field(100, ge=1, description="width of user and item vectors (d)")
     short: int = Field(2, ge=1, description="items of the short-term set; all before are long-term")
     vector_l2: float = Field(
-        1e-3, ge=0, description="regulariser of a sample's user, target and negatives"
+        1e-4, ge=0, description="regulariser of a sample's user, target and negatives"
     )
-    attention_l2: float = Field(1e-3, ge=0, description="regulariser of W1 and W2")
+    attention_l2: float = Field(1e-2, ge=0, description="regulariser of W1 and W2")
     initial_std: float = Field(0.01, gt=0, description="standard deviation of fresh vectors")
 
 
