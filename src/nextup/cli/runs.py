@@ -45,6 +45,7 @@ Cutoffs = Annotated[str | None, typer.Option(help="The k of the metrics.", show_
     "nextup fit data/ml --recipe sasrec/tuned --run runs/tuned --seed 1",
     "nextup fit data/ml --resume                            (after it was stopped or killed)",
     "torchrun --nproc-per-node 2 -m nextup fit data/ml      (several processes)",
+    "nextup fit data/ml --recipe ssi/small --set student=gru4rec --kept runs/teachers",
     "nextup models sasrec                                   (what can be set)",
 )
 def fit(
@@ -77,6 +78,14 @@ def fit(
     learn_from: Annotated[str, typer.Option(help="train, train+valid or all.")] = "train",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
+    kept: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of trained stages to take over and add to, such as the teachers of "
+            "another run.",
+            show_default="RUN/stages, if there are several",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Fit a model to a dataset.
@@ -108,6 +117,7 @@ def fit(
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,
+            kept=kept,
         )
     if found := made.metrics.get("valid"):
         show(metrics_table(found), f"{made.path}: validation")

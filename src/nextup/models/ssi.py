@@ -43,7 +43,14 @@ from torch import Tensor, nn
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
-from nextup.models.base import Losses, ModelConfig, ParameterGroup, ReadRecipe, register
+from nextup.models.base import (
+    Losses,
+    ModelConfig,
+    ParameterGroup,
+    ReadRecipe,
+    Stage,
+    register,
+)
 from nextup.models.parts import Part, listed
 from nextup.models.staged import Staged
 from nextup.models.teaching import Classroom
@@ -172,6 +179,11 @@ class SSI(Staged):
         """Prepare every part."""
         super().prepare(train, device)
         self._histories = train, device
+
+    def stages(self) -> list[Stage]:
+        """Return a stage for each teacher, if they are heeded, and the student's."""
+        stages = super().stages()
+        return stages if self.imitates else stages[-len(self.last.stages()) :]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
         """Let one part learn; teachers that have learnt more since must be asked again."""

@@ -143,6 +143,7 @@ class Loop:
         weights, facts = found
         self.model.learning.load_state_dict(weights)
         self.log.write(stage=stage.name, reused=True, **facts)
+        self.progress.seconds += facts["seconds"]  # they were spent, if elsewhere
         return {**facts, "reused": True}
 
     def _begin_stage(self, resumed: bool) -> None:
