@@ -17,8 +17,10 @@ from nextup.data.simulate import simulate
 from nextup.data.split import Cases, leave_one_out
 from nextup.errors import ConfigError
 from nextup.evaluation.consistency import measure_consistency, overlaps, without
+from nextup.evaluation.perturb import PERTURBATIONS
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
+from nextup.evaluation.retrieval import top_items
 from nextup.models.base import ModelConfig, Recommender, make_model
 
 SPLIT = simulate(150, 60, seed=3).dataset.split()
@@ -105,6 +107,30 @@ def test_ranks_before_are_those_of_the_evaluation(candidates: str) -> None:
     found = measure_consistency(model, SPLIT.test, whole=SPLIT.whole, protocol=protocol)
     plain = rank_cases(model, SPLIT.test, protocol, whole=SPLIT.whole)
     np.testing.assert_array_equal(found.shifts["wrong click"].before, plain.ranks)
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_ranks_and_lists_are_those_that_are_found_apart(name: str) -> None:
+    model = make_model("gru4rec", 60, {"width": 8, "hidden": 8}).eval()
+    cases = SPLIT.test
+    (shift,) = measure_consistency(
+        model, cases, whole=SPLIT.whole, accidents=[name], seed=5, k=4
+    ).shifts.values()
+    each = PERTURBATIONS[name](cases, SPLIT.whole, 60, 5)
+    seen = cases.histories.rows(each.rows)
+    now = Cases(each.histories, cases.targets[each.rows], cases.users[each.rows])
+    after = rank_cases(model, now, Protocol(), seen=seen).ranks
+    np.testing.assert_array_equal(shift.after, after)
+    lists = []
+    for histories in (seen, each.histories):
+        scores = np.full((len(seen), 61), -np.inf)
+        found, value = top_items(model, histories, 60, seen=seen)
+        np.put_along_axis(scores, found, value, axis=1)
+        np.put_along_axis(scores, np.where(each.added > 0, each.added, 0), -np.inf, axis=1)
+        scores[:, 0] = -np.inf
+        lists.append(np.argsort(-scores, axis=1, kind="stable")[:, :4])
+    rbo, jaccard = overlaps(lists[0], lists[1])
+    np.testing.assert_allclose((shift.rbo, shift.jaccard), (rbo, jaccard))
 
 
 class Echo(Recommender):

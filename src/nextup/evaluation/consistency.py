@@ -44,7 +44,7 @@ from nextup.evaluation.metrics import gains
 from nextup.evaluation.perturb import LONGEST_GRAM, PERTURBATIONS
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
-from nextup.evaluation.retrieval import top_items
+from nextup.evaluation.retrieval import Lists
 from nextup.evaluation.scoring import Progress, Scorer
 
 PERSISTENCE = 0.9
@@ -248,44 +248,34 @@ def measure_consistency(
         raise ConfigError(f"consistency: p is {p:g}; it must lie between 0 and 1, as 0.9")
     protocol = protocol or Protocol()
     happened = {name: PERTURBATIONS[name](cases, whole, model.n_items, seed) for name in names}
-    total = 2 * (len(cases) + sum(len(each.rows) for each in happened.values()))
+    total = len(cases) + sum(len(each.rows) for each in happened.values())
     done = 0
 
     def look(histories: Sequences, rows: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
         """Return ranks and lists, of more items than are shown, as some will be left out."""
         nonlocal done
-        begun = done
 
         def report(now: int, _: int) -> None:
             if progress is not None:
-                progress(begun + now, total)
+                progress(done + now, total)
 
-        now = Cases(histories, cases.targets[rows], cases.users[rows])
         seen = cases.histories.rows(rows)
+        excluded = seen if protocol.seen == "excluded" else None
+        width = min(k + LONGEST_GRAM, model.n_items)
+        lists = Lists(model, len(rows), width, excluded)
         ranked = rank_cases(
             model,
-            now,
+            Cases(histories, cases.targets[rows], cases.users[rows]),
             protocol,
             whole=whole,
             seen=seen,
             device=device,
             batch_size=batch_size,
             progress=report,
+            also=lists,
         )
-        begun = begun + len(rows)
-        lists, _ = top_items(
-            model,
-            histories,
-            min(k + LONGEST_GRAM, model.n_items),
-            exclude_seen=protocol.seen == "excluded",
-            seen=seen,
-            users=now.users,
-            device=device,
-            batch_size=batch_size,
-            progress=report,
-        )
-        done = begun + len(rows)
-        return ranked.ranks, lists
+        done += len(rows)
+        return ranked.ranks, lists.items
 
     ranks, lists = look(cases.histories, np.arange(len(cases)))
     shifts = {}

@@ -9,6 +9,7 @@ differently and so make or break ties.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def rank_cases(
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     progress: Progress | None = None,
+    also: Callable[[Block], None] | None = None,
 ) -> CaseRanks:
     """Rank every held-out item among the candidates of the protocol.
 
@@ -121,6 +123,8 @@ def rank_cases(
         Histories encoded together.
     progress
         Called with ``(cases done, cases in all)``.
+    also
+        Called with each block of scores once its cases are ranked; may overwrite it.
 
     Raises
     ------
@@ -154,10 +158,16 @@ def rank_cases(
         rows, items = rows[:0], items[:0]
     off = items != targets[rows]  # the target itself is never taken off
     counter = _Counter(n_items, targets, _spans(rows[off], items[off], m), protocol, negatives)
+
+    def visit(block: Block) -> None:
+        counter(block)
+        if also is not None:
+            also(block)
+
     visit_scores(
         model,
         cases.histories,
-        counter,
+        visit,
         device=device,
         batch_size=batch_size,
         users=cases.users,

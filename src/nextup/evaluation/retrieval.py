@@ -183,38 +183,13 @@ def top_items(
         banned = exclude if exclude is not None else met[:0]
         left_out = np.concatenate([met, banned]) if exclude_seen else banned
         return _for_one(model, histories, k, left_out, catalogue, device)
-    items = np.zeros((len(histories), k), dtype=np.int64)
-    scores = np.full((len(histories), k), -np.inf)
     wanted = None if only is None else np.unique(only)
-    numbers = np.arange(1, n + 1) if wanted is None else wanted
-    column_of = np.full(n + 1, -1)  # where each item stands in a block, -1 where it does not
-    column_of[numbers] = np.arange(len(numbers))
-    banned = column_of[exclude] if exclude is not None else np.empty(0, dtype=np.int64)
-    banned = banned[banned >= 0]
-    kept = min(k, len(numbers))
-
-    def visit(block: Block) -> None:
-        found = block.scores
-        if not model.factors:  # these scores may be the model's own memory
-            found = found.clone(memory_format=torch.contiguous_format)
-        if exclude_seen:
-            spans = seen.rows(block.cases)
-            column = column_of[spans.items[spans.positions()]]
-            row = np.repeat(np.arange(len(block.cases)), spans.lengths)[column >= 0]
-            at = torch.from_numpy(row).to(device), torch.from_numpy(column[column >= 0]).to(device)
-            found[at] = -math.inf
-        if len(banned):
-            found[:, torch.from_numpy(banned).to(found.device)] = -math.inf
-        values, columns = top_k(found, kept)
-        places = columns.cpu().numpy()
-        items[block.cases, :kept] = np.where(places >= 0, numbers[places], 0)
-        scores[block.cases, :kept] = values.cpu().numpy()
-
-    if kept and len(histories):
+    lists = Lists(model, len(histories), k, seen if exclude_seen else None, exclude, wanted)
+    if lists.kept and len(histories):
         visit_scores(
             model,
             histories,
-            visit,
+            lists,
             device=device,
             batch_size=batch_size,
             only=wanted,
@@ -222,7 +197,70 @@ def top_items(
             users=users,
             progress=progress,
         )
-    return items, scores
+    return lists.items, lists.scores
+
+
+class Lists:
+    """Visits blocks of scores and notes the best items of each case.
+
+    It may overwrite what it visits, so it comes last of several visitors.
+
+    Parameters
+    ----------
+    model
+        Whose scores are visited.
+    m, k
+        How many cases, and items of each.
+    seen
+        ``m`` spans of items that are left out, or None.
+    exclude
+        Item numbers left out for everyone.
+    wanted
+        The item numbers that a block's columns are, ascending; None for all.
+
+    Attributes
+    ----------
+    items, scores
+        ``int64[m, k]`` and ``float64[m, k]``: what was found.
+    """
+
+    def __init__(
+        self,
+        model: Scorer,
+        m: int,
+        k: int,
+        seen: Sequences | None,
+        exclude: NDArray[np.int64] | None = None,
+        wanted: NDArray[np.int64] | None = None,
+    ) -> None:
+        n = model.n_items
+        self.items = np.zeros((m, k), dtype=np.int64)
+        self.scores = np.full((m, k), -np.inf)
+        self.seen, self.borrowed = seen, not model.factors
+        self.numbers = np.arange(1, n + 1) if wanted is None else wanted
+        self.column_of = np.full(n + 1, -1)  # where each item stands in a block, or -1
+        self.column_of[self.numbers] = np.arange(len(self.numbers))
+        banned = self.column_of[exclude] if exclude is not None else np.empty(0, dtype=np.int64)
+        self.banned = banned[banned >= 0]
+        self.kept = min(k, len(self.numbers))
+
+    def __call__(self, block: Block) -> None:
+        """Note the best items of a block's cases."""
+        found = block.scores
+        if self.borrowed:  # these scores may be the model's own memory
+            found = found.clone(memory_format=torch.contiguous_format)
+        if self.seen is not None:
+            spans = self.seen.rows(block.cases)
+            column = self.column_of[spans.items[spans.positions()]]
+            row = np.repeat(np.arange(len(block.cases)), spans.lengths)[column >= 0]
+            row_at, column_at = torch.from_numpy(row), torch.from_numpy(column[column >= 0])
+            found[row_at.to(found.device), column_at.to(found.device)] = -math.inf
+        if len(self.banned):
+            found[:, torch.from_numpy(self.banned).to(found.device)] = -math.inf
+        values, columns = top_k(found, self.kept)
+        places = columns.cpu().numpy()
+        self.items[block.cases, : self.kept] = np.where(places >= 0, self.numbers[places], 0)
+        self.scores[block.cases, : self.kept] = values.cpu().numpy()
 
 
 @torch.inference_mode()

@@ -46,14 +46,16 @@ def _protocol(found: Measured) -> str:
 
 def _published_only(part: Part, found: Measured) -> Iterator[Block]:
     """Yield what was published, where nothing of ours stands beside it yet."""
+    known = [row.published.values for row in found.rows if row.published is not None]
+    metrics = [metric for metric in part.metrics if any(metric in values for values in known)]
     rows = [
-        (row.method.label, *(_published(row, metric) for metric in part.metrics))
+        (row.method.label, *(_published(row, metric) for metric in metrics))
         for row in found.rows
         if row.published is not None
     ]
     yield Paragraph("No run yet; as published:" if rows else "No run yet.")
     if rows:
-        yield Grid(("", *part.metrics), tuple(rows))
+        yield Grid(("", *metrics), tuple(rows))
 
 
 def _published(row: Row, metric: str) -> str:
