@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nextup.nn.linear_cross_entropy import chunk_rows
+from nextup.nn.linear_cross_entropy import SAFE_EXPONENT, chunk_rows
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,20 @@ class Spoken:
 Teacher = Factors | Spoken
 
 
-def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor]:
+def _safe(who: Teacher) -> bool:
+    """Whether exponentials of its logits can be summed as they are, without a maximum taken off."""
+    if isinstance(who, Spoken) or who.states.device.type != "cpu":
+        return False
+    bound = who.states.norm(dim=1).max() * who.table.norm(dim=1).max()
+    bound = bound if who.bias is None else bound + who.bias.abs().max()
+    return bool(bound < SAFE_EXPONENT)
+
+
+def _exponentials(logits: Tensor, safe: bool) -> tuple[Tensor, Tensor]:
     """Turn logits into exponentials in place; return their column sums and log-sums."""
+    if safe:
+        sums = logits.exp_().sum(dim=0)
+        return sums, sums.log()
     shift = logits.amax(dim=0)
     sums = logits.sub_(shift).exp_().sum(dim=0)
     return sums, sums.log() + shift
@@ -94,19 +106,24 @@ def _sweep(
     grad_table = torch.zeros_like(table)
     grad_bias = torch.zeros_like(student.bias) if student.bias is not None else None
     total = weights.sum()
+    safe = [_safe(teacher) for teacher in teachers]
+    own_safe = _safe(student)
+    room = states.new_empty(2, n_items * chunk)
     for first in range(0, count, chunk):
         end = min(first + chunk, count)
+        gap, mixed = (buffer[: n_items * (end - first)].view(n_items, -1) for buffer in room)
         own = student.logits(first, end)
-        mixed = torch.zeros_like(own)
+        mixed.zero_()
         for number, teacher in enumerate(teachers):
             said = teacher.logits(first, end).to(own.dtype)
-            gap = torch.sub(said, own)
-            sums, log_sums = _exponentials(said)
-            # sum_j p_j (l_j - s_j), the logarithms of the sums apart
-            met = torch.einsum("ij,ij->j", said, torch.nan_to_num_(gap, neginf=0.0)) / sums
+            torch.sub(said, own, out=gap)
+            sums, log_sums = _exponentials(said, safe[number])
+            if isinstance(teacher, Spoken):  # what is ruled out has share 0 and counts for nothing
+                torch.nan_to_num_(gap, neginf=0.0)
+            met = gap.mul_(said).sum(dim=0) / sums  # sum_j p_j (l_j - s_j), log-sums apart
             divergence[number] += (met - log_sums).sum(dtype=torch.float64)
-            mixed.add_(said.mul_(weights[number] / sums))
-        sums, log_sums = _exponentials(own)
+            mixed.addcmul_(said, weights[number] / sums)
+        sums, log_sums = _exponentials(own, own_safe)
         divergence += log_sums.sum(dtype=torch.float64)
         if not learn:
             continue

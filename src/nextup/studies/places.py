@@ -34,6 +34,11 @@ class Places:
         """Return a file about a cell's run that is not in the run folder itself."""
         return self.runs / "studies" / f"{name}.{what}"
 
+    @property
+    def stages(self) -> Path:
+        """Return the folder of trained stages that several runs share (teachers)."""
+        return self.runs / "stages"
+
     def prepared(self, dataset: str) -> Path:
         """Return the folder of a prepared dataset; a public set is prepared at the first call.
 
