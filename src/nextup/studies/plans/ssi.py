@@ -31,7 +31,6 @@ STAND_INS = ("musical-instruments", "instruments-2018", "bert4rec-beauty")
 TASKS = ("temporal", "persona", "global")
 
 # The settings that make ablations out of a model; named here and nowhere else.
-ALONE = {"imitate_predictions": False, "imitate_items": False}
 NO_ITEMS, NO_PREDICTIONS = {"imitate_items": False}, {"imitate_predictions": False}
 
 
@@ -40,8 +39,8 @@ def named(label: str, size: str) -> str:
     return label if size == "paper" else f"{label} {size}"
 
 
-def bert4rec(size: str) -> str:
-    """Return the recipe of an encoder as large as the teachers of a size."""
+def part_of(size: str) -> str:
+    """Return the recipe of teachers and students of a size, where they stand alone."""
     return "ssi" if size == "paper" else size
 
 
@@ -72,7 +71,14 @@ def others(size: str) -> tuple[Method, ...]:
         Method(named("BERT4Rec", size), "bert4rec", size, added=not own),
         Method("S3-Rec", "s3rec"),
         Method("HGN", "hgn"),
+        alone("GRU4Rec as student", size, "gru4rec"),
+        alone("HGN as student", size),
     )
+
+
+def alone(label: str, size: str, model: str = "hgn", **more: Any) -> Method:
+    """Return a student that nobody teaches, with the settings it has as a student."""
+    return Method(named(label, size), model, part_of(size), **{"added": True, **more})
 
 
 def students(size: str) -> tuple[Method, ...]:
@@ -87,7 +93,7 @@ def pieces(size: str) -> tuple[Method, ...]:
         ssi("SSI", size),
         ssi("w/o item representation imitation", size, **NO_ITEMS),
         ssi("w/o prediction distribution imitation", size, **NO_PREDICTIONS),
-        ssi("w/o both", size, **ALONE),
+        alone("w/o both", size, role="own", added=size != "paper"),
     )
 
 
@@ -100,22 +106,23 @@ def teachers_alone(size: str) -> tuple[Method, ...]:
     """Return the teachers as if they were asked themselves, and one without a task."""
     shared: dict[str, Any] = {"role": "control", "added": True}
     tasks = [
-        Method(named(f"teacher {task}", size), "consistency", size, {"task": task}, **shared)
+        Method(
+            named(f"teacher {task}", size), "consistency", part_of(size), {"task": task}, **shared
+        )
         for task in TASKS
     ]
-    plain = Method(named("teacher without task", size), "bert4rec", bert4rec(size), **shared)
+    plain = Method(named("teacher without task", size), "bert4rec", part_of(size), **shared)
     return (*tasks, plain)
 
 
 def imitation(size: str) -> tuple[Method, ...]:
     """Return what tells what imitation adds."""
-    plain = f"bert4rec/{bert4rec(size)}"
     return (
-        ssi("student alone", size, **ALONE),
+        alone("student alone", size),
         *teachers_alone(size),
         *one_teacher(size),
         ssi("SSI", size),
-        ssi("taught without task", size, control=True, teachers=plain),
+        ssi("taught without task", size, control=True, teachers="bert4rec"),
         ssi("taught by a second student", size, control=True, teachers="hgn"),
     )
 
@@ -129,7 +136,7 @@ def depths(size: str, layers: tuple[int, ...]) -> Iterator[Method]:
         yield Method(
             named(f"BERT4Rec {depth}", size),
             "bert4rec",
-            bert4rec(size),
+            part_of(size),
             {"layers": depth},
             at=depth,
             series="BERT4Rec",
@@ -142,7 +149,8 @@ def steady(size: str) -> tuple[Method, ...]:
     return (
         *(method for method in others(size) if method.label in chosen),
         *teachers_alone(size),
-        ssi("student alone", size, **ALONE),
+        alone("HGN as student", size),
+        alone("GRU4Rec as student", size, "gru4rec"),
         *students(size),
     )
 
@@ -227,7 +235,7 @@ STUDY = register(
                 sampled(
                     named("figure3", size).replace(" ", "-"),
                     f"{named('Figure 3', size)}: aspects of consistency",
-                    (ssi("student alone", size, **ALONE), *one_teacher(size), ssi("SSI", size)),
+                    (alone("student alone", size), *one_teacher(size), ssi("SSI", size)),
                     reference=named("student alone", size),
                     about=about,
                 )
