@@ -3,9 +3,9 @@
 Rendle, Freudenthaler, Gantner & Schmidt-Thieme, *BPR: Bayesian Personalized Ranking from Implicit
 Feedback*, UAI 2009. The score of item j for user u is ``p_u . q_j + b_j``, and
 training minimises ``-log sigmoid(x_ui - x_uj)`` over interactions (u, i) of training and items j
-that u has not met (section 4, BPR-Opt), with a regulariser of its own for users, taken items,
-items not taken and biases (section 5; Milogradskii et al., RecSys 2024, find that leaving out
-the bias or the separate regularisers costs up to half of the quality).
+that u has not met (section 4.1, BPR-Opt), with a regulariser of its own for users, taken items
+and items not taken (section 4.3.1). The paper has no biases; Milogradskii et al., RecSys 2024, find
+that leaving them out, or the separate regularisers, costs up to half of the quality.
 
 The order of a history plays no part: every interaction of training is a sample, the first of a
 history too, and reads nothing.

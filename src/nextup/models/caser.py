@@ -3,20 +3,19 @@
 Tang & Wang, *Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding*,
 WSDM 2018. The vectors of the last L items are an image X of L x d.
 
-* Horizontal filters (eq. 3-5): of every height h = 1 .. L there are n_h of size h x d, slid down
-  the image; ReLU, then the maximum over all places.
-* Vertical filters (eq. 6-8): n_v weighted sums of the L rows, without a nonlinearity.
-* Both, dropped and through one layer with ReLU (eq. 10), give z, and item j scores
-  ``W_j . [z, p_u] + b_j`` (eq. 11) with an output table of its own.
+* Horizontal filters (section 3.2): of every height h = 1 .. L there are n_h of size h x d, slid
+  down the image; ReLU, then the maximum over all places.
+* Vertical filters (section 3.2): n_v weighted sums of the L rows, without a nonlinearity.
+* Both, dropped and through one layer with ReLU (section 3.3), give z, and item j
+  scores ``W_j . [z, p_u] + b_j`` with an output table of its own.
 
 Trained as the authors' code does: windows of L = 5 items that predict the next T = 3, binary
-cross-entropy with as many negatives as targets (eq. 13 and below). With ``window_targets=0`` every
+cross-entropy with as many negatives as targets (section 3.4). With ``window_targets=0`` every
 prefix is a row of its own with one target instead: with windows, a third of the users of the
 5-core sets (three training items) is one row that reads nothing but padding.
 
-All filters of all heights are one product with a matrix that holds each at every place it can
-stand at, and so are the vertical ones: images are so small that the zeros in it cost less than
-anything that avoids them.
+All horizontal filters are one product with a matrix that holds each at every place it can stand
+at: images are so small that the zeros in it cost less than anything that avoids them.
 
 Departures
 ----------

@@ -1,7 +1,7 @@
 """Fossil: item similarity and a short Markov chain whose steps weigh differently for each user.
 
 He & McAuley, *Fusing Similarity Models with Markov Chains for Sparse Sequential Recommendation*,
-ICDM 2016. After the items ``s_1 .. s_t`` of user u the score of item j is (section III-C)
+ICDM 2016. After the items ``s_1 .. s_t`` of user u the score of item j is
 
     b_j + Q_j . ( t^-alpha sum_i P_{s_i} + sum_{k=1..K} (eta_k + eta_k^u) P_{s_{t-k+1}} ),
 

@@ -2,7 +2,7 @@
 
 Rendle, Freudenthaler & Schmidt-Thieme, *Factorizing Personalized Markov Chains for Next-Basket
 Recommendation*, WWW 2010. With baskets of one item the score of item i for user u after item l is
-``U_u . V_i + A_l . B_i`` (section 4.3; the third term of the pairwise factorisation, between
+``U_u . V_i + A_l . B_i`` (section 4; the third term of the pairwise factorisation, between
 user and last item, is the same for every i and drops out). Users and last items stand side by
 side in the query, and so do the two tables of items scored: ``[U_u, A_l] . [V_i, B_i]``.
 
