@@ -74,4 +74,5 @@ class Asked:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Asked:
         """Read what `to_json` returned."""
-        return cls(tuple(Protocol(**each) for each in stored["protocols"]), stored["consistency"])
+        protocols = tuple(Protocol(**each) for each in stored.get("protocols", ()))
+        return cls(protocols, bool(stored.get("consistency")))

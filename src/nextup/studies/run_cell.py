@@ -265,7 +265,8 @@ def _run_task(document: Mapping[str, Any]) -> Path:
     how = How(**document["how"])
     torch.set_num_threads(how.threads)
     places = Places(**{name: Path(path) for name, path in document["places"].items()})
-    asked = Asked.from_json(document["asked"])
+    # A runner that was started before measurements could be asked for says nothing of them.
+    asked = Asked.from_json(document.get("asked", {}))
     return run_cell(Cell.from_json(document["cell"]), places, how, asked)
 
 
