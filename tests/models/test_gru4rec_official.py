@@ -290,7 +290,7 @@ SETTINGS: dict[str, Any] = {
     "optimizer": "adagrad",
     "momentum": 0.3,
     "learning_rate": 0.05,
-    "batch_size": 7,
+    "batch_size": 20,
     "epochs": 3,
     "patience": 0,
     "checkpoint_seconds": 0.0,
