@@ -14,13 +14,14 @@ import pytest
 from nextup.errors import ConfigError, RunError
 from nextup.studies import published as room
 from nextup.studies.document import Details, Grid, Heading, Items, Paragraph, markdown
+from nextup.studies.figures import LIGHT, _sweep
 from nextup.studies.measured import measured_part
 from nextup.studies.page import page
 from nextup.studies.published import Published, PublishedRow
 from nextup.studies.report import report_blocks, write_report
 from nextup.studies.results import Results
 from nextup.studies.statistics import measure
-from nextup.studies.study import Part, Study, find_study
+from nextup.studies.study import Method, Part, Study, find_study
 from nextup.studies.wanted import wanted_cells
 
 from .fabricate import fabricate, fabricate_study, ranks_of
@@ -202,6 +203,29 @@ def test_files_are_written_and_the_page_stands_alone(tmp_path: Path) -> None:
         assert (out / link).read_bytes().startswith(b"\x89PNG")
     for said in ("0.0224†", "Older records", "toys:sasrec:tuned", "second-hand"):
         assert said in text and said in html
+
+
+def test_a_sweep_may_have_several_lines(plan: Study, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    widths = [
+        Method(f"{name} {at}", "sasrec", None, {"width": at, "layers": n}, at=at, series=name)
+        for at in (16, 8)
+        for name, n in (("shallow", 1), ("deep", 2))
+    ]
+    study = replace(plan, parts=(Part("w", "W", tuple(widths), axis="width"),))
+    fabricate_study(tmp_path, study)
+    (block,) = measured_part(study, study.parts[0], Results(tmp_path), 200)
+    axes = Figure().subplots()
+    _sweep(axes, study.parts[0], block, "NDCG@10", LIGHT)
+    legend = axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["shallow", "deep"]
+    found = {row.method.label: row.measured["NDCG@10"].value.mean for row in block.rows}
+    for line, name in zip(axes.lines, ("shallow", "deep"), strict=True):
+        assert list(line.get_xdata()) == [8, 16]
+        assert list(line.get_ydata()) == [found[f"{name} 8"], found[f"{name} 16"]]
 
 
 def test_a_damaged_older_record_is_named(tmp_path: Path) -> None:

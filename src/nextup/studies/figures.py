@@ -132,6 +132,7 @@ def _line(part: Part, block: Block, metric: str) -> float | None:
 def _sweep(axes: Axes, part: Part, block: Block, metric: str, palette: Palette) -> None:
     rows = [row for row in block.rows if row.method.at is not None]
     lines = list(dict.fromkeys(row.method.series for row in rows))
+    rows.sort(key=lambda row: row.method.at or 0.0)
     # The second colour is that of published figures.
     for colour, line in zip([palette.lines[0], *palette.lines[2:]], lines, strict=False):
         points = [
