@@ -27,6 +27,20 @@ from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples, Stream, TrainingStream
 from nextup.errors import ConfigError, suggest
 
+Kind = Literal[
+    "counting",
+    "factors",
+    "recurrent",
+    "convolution",
+    "attention",
+    "graph",
+    "gating",
+    "contrastive",
+    "imitation",
+    "other",
+]
+"""What a model is at its heart; ``imitation`` learns from other models."""
+
 ReadRecipe = Callable[
     [str, str | None, str | None], tuple[str | None, dict[str, Any], dict[str, Any]]
 ]
@@ -107,7 +121,12 @@ class Recommender(nn.Module):
     name: ClassVar[str]
     """What the model is called on the command line."""
     paper: ClassVar[str]
-    """Authors, title, venue."""
+    """Authors, title, venue and year; `nextup.describe` takes them apart at the commas."""
+    kind: ClassVar[Kind] = "other"
+    needs: ClassVar[str] = ""
+    """What it reads besides histories: users, items' attributes."""
+    unseen_users: ClassVar[str] = "from their history, like anybody"
+    """How a user is answered who was not there in training."""
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     learns_by: ClassVar[Literal["gradient", "counting"]] = "gradient"
     sparse_gradients: bool = False

@@ -81,6 +81,7 @@ class BERT4Rec(Recommender):
 
     name = "bert4rec"
     paper = "Sun et al., BERT4Rec: Sequential Recommendation with BERT, CIKM 2019"
+    kind = "attention"
     Config: ClassVar[type[ModelConfig]] = BERT4RecConfig
     config: BERT4RecConfig
     special_tokens: ClassVar[int] = 1

@@ -56,6 +56,7 @@ class BPR(WithUserVectors):
 
     name = "bpr"
     paper = "Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009"
+    kind = "factors"
     Config: ClassVar[type[ModelConfig]] = BPRConfig
     config: BPRConfig
 

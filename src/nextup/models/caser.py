@@ -63,6 +63,7 @@ class Caser(WithUserVectors, WindowRecommender):
 
     name = "caser"
     paper = "Tang & Wang, Convolutional Sequence Embedding (Caser), WSDM 2018"
+    kind = "convolution"
     Config: ClassVar[type[ModelConfig]] = CaserConfig
     config: CaserConfig
 

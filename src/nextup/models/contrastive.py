@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from nextup.augment import Augmenter, Packed, SimilarItems, ViewPolicy, short_se
 from nextup.augment.similarity import better_of, by_embedding, co_occurrence
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
-from nextup.models.base import Losses, item_counts
+from nextup.models.base import Kind, Losses, item_counts
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.contrast import SlotLayout, contrastive_losses, row_means, slot_products
 
@@ -138,6 +138,7 @@ class Streams:
 class ContrastiveRecommender(NextItemRecommender):
     """Mixin before an encoder's class: its loss joined by the agreement of views."""
 
+    kind: ClassVar[Kind] = "contrastive"
     config: ContrastiveConfig
     augmenter: Augmenter | None = None
     neighbours: SimilarItems | None = None

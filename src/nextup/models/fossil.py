@@ -61,6 +61,7 @@ class Fossil(WithUserVectors, NextItemRecommender):
 
     name = "fossil"
     paper = "He & McAuley, Fusing Similarity Models with Markov Chains, ICDM 2016"
+    kind = "factors"
     Config: ClassVar[type[ModelConfig]] = FossilConfig
     config: FossilConfig
 

@@ -50,6 +50,7 @@ class FPMC(WithUserVectors, NextItemRecommender):
 
     name = "fpmc"
     paper = "Rendle et al., Factorizing Personalized Markov Chains, WWW 2010"
+    kind = "factors"
     Config: ClassVar[type[ModelConfig]] = FPMCConfig
     config: FPMCConfig
 

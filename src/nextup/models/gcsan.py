@@ -79,6 +79,7 @@ class GCSAN(NextItemRecommender):
 
     name = "gcsan"
     paper = "Xu et al., Graph Contextualized Self-Attention Network, IJCAI 2019"
+    kind = "graph"
     Config: ClassVar[type[ModelConfig]] = GCSANConfig
     config: GCSANConfig
     reads_out = "last"

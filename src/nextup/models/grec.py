@@ -73,6 +73,7 @@ class GRec(Recommender):
 
     name = "grec"
     paper = "Yuan et al., Future Data Helps Training, WWW 2020"
+    kind = "convolution"
     Config: ClassVar[type[ModelConfig]] = GRecConfig
     config: GRecConfig
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import ModelConfig, register
+from nextup.models.base import Kind, ModelConfig, register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
@@ -44,6 +44,7 @@ class GRU4Rec(NextItemRecommender):
 
     name = "gru4rec"
     paper = "Hidasi et al., Session-based Recommendations with RNNs, ICLR 2016"
+    kind: ClassVar[Kind] = "recurrent"
     Config: ClassVar[type[ModelConfig]] = GRU4RecConfig
     config: GRU4RecConfig
 

@@ -87,6 +87,7 @@ class GRU4RecOfficial(Recommender):
 
     name = "gru4rec_official"
     paper = "Hidasi & Karatzoglou, Recurrent Neural Networks with Top-k Gains, CIKM 2018"
+    kind = "recurrent"
     Config: ClassVar[type[ModelConfig]] = GRU4RecOfficialConfig
     config: GRU4RecOfficialConfig
     reads_out: ClassVar[Literal["every", "last"]] = "every"

@@ -72,6 +72,9 @@ class HGN(NextItemRecommender):
 
     name = "hgn"
     paper = "Ma et al., Hierarchical Gating Networks for Sequential Recommendation, KDD 2019"
+    kind = "gating"
+    needs = "users"
+    unseen_users = "with a vector that their history suggests"
     Config: ClassVar[type[ModelConfig]] = HGNConfig
     config: HGNConfig
     reads_out = "last"

@@ -33,6 +33,7 @@ class MarkovChain(Recommender):
 
     name = "mc1"
     paper = "baseline (first-order Markov chain by counting)"
+    kind = "counting"
     Config = MarkovConfig
     config: MarkovConfig
     learns_by = "counting"

@@ -66,6 +66,7 @@ class NextItNet(NextItemRecommender):
 
     name = "nextitnet"
     paper = "Yuan et al., A Simple Convolutional Generative Network for Next Item, WSDM 2019"
+    kind = "convolution"
     Config: ClassVar[type[ModelConfig]] = NextItNetConfig
     config: NextItNetConfig
 

@@ -22,6 +22,8 @@ class Popularity(Recommender):
 
     name = "pop"
     paper = "baseline (POP / PopRec / MostPop)"
+    kind = "counting"
+    unseen_users = "like anybody: the same for everyone"
     learns_by = "counting"
     counts: Tensor
 

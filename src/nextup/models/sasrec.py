@@ -34,7 +34,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import ModelConfig, register
+from nextup.models.base import Kind, ModelConfig, register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
@@ -82,6 +82,7 @@ class SASRec(NextItemRecommender):
 
     name = "sasrec"
     paper = "Kang & McAuley, Self-Attentive Sequential Recommendation, ICDM 2018"
+    kind: ClassVar[Kind] = "attention"
     Config: ClassVar[type[ModelConfig]] = SASRecConfig
     config: SASRecConfig
 

@@ -61,6 +61,7 @@ class SHAN(WithUserVectors, NextItemRecommender):
 
     name = "shan"
     paper = "Ying et al., Sequential Recommender System based on Hierarchical Attention, IJCAI 2018"
+    kind = "attention"
     Config: ClassVar[type[ModelConfig]] = SHANConfig
     config: SHANConfig
     reads_out = "last"

@@ -50,6 +50,7 @@ class SRGNN(NextItemRecommender):
 
     name = "srgnn"
     paper = "Wu et al., Session-based Recommendation with Graph Neural Networks, AAAI 2019"
+    kind = "graph"
     Config: ClassVar[type[ModelConfig]] = SRGNNConfig
     config: SRGNNConfig
     reads_out = "last"

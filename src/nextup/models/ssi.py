@@ -98,6 +98,9 @@ class SSIConfig(ModelConfig):
         None, ge=0, description="weight of every teacher; null: learnt"
     )
     places: int = Field(3, ge=1, description="places of a row after which to imitate")
+    imitate_share: float = Field(
+        1.0, gt=0, le=1, description="share of a step's rows after which to imitate, drawn anew"
+    )
     keep_mb: int = Field(2000, ge=0, description="memory for what the teachers say, computed once")
 
     @field_validator("student", mode="before")
@@ -137,6 +140,9 @@ class SSI(Staged):
         "Yuan et al., Improving Sequential Recommendation Consistency with Self-Supervised "
         "Imitation, IJCAI 2021"
     )
+    kind = "imitation"
+    needs = "what its student needs"
+    unseen_users = "as its student answers them"
     Config: ClassVar[type[ModelConfig]] = SSIConfig
     config: SSIConfig
 
@@ -260,6 +266,9 @@ class SSI(Staged):
             drawn = torch.rand(len(row)).numpy()
             back = np.floor(drawn * batch.lengths[row]).astype(np.int64)
             row, back = np.unique(np.stack([row, back]), axis=1)
+        if self.config.imitate_share < 1:
+            drawn = torch.rand(len(row)).numpy() < self.config.imitate_share
+            row, back = row[drawn], back[drawn]
         until, users = batch.until[row] - back, users[row]
         real = (until > 0) & (until < self.classroom.lengths(users))
         users, until = users[real], until[real]

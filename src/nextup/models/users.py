@@ -137,6 +137,8 @@ class WithUserVectors(Recommender):
     A subclass makes `users` and implements `describe`.
     """
 
+    needs = "users"
+    unseen_users = "with a vector that their history suggests"
     users: UserVectors
 
     def describe(self, batch: Batch) -> Tensor:
