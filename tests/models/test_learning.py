@@ -187,6 +187,7 @@ FLOORS = {
     "mc1": ({}, 0.62, 0.85),
     "sasrec": ({"width": 32, "layers": 1, "heads": 1, "dropout": 0.1}, 0.62, 0.85),
     "gru4rec": ({"width": 32, "hidden": 32, "dropout": 0.1}, 0.62, 0.85),
+    "fpmc": ({"width": 32, "loss": "softmax", "dropout": 0.3, "l2": 0.0}, 0.62, 0.85),
     "gru4rec_official": ({"hidden": 32, "negatives": 50}, 0.62, 0.85),
 }
 
