@@ -2,21 +2,142 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 import types
 import typing
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from nextup.models.base import available_models, model_class
+from nextup.measured import EpochSeconds, epoch_seconds
+from nextup.models.base import Recommender, available_models, make_model, model_class
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import recipes
 
+N_ITEMS = 10_000
+"""Items of the catalogue for which parameters are counted."""
 
-def describe_models() -> list[tuple[str, str, str]]:
-    """Return name, way of learning and paper of each model."""
-    return [(name, cls.learns_by, cls.paper) for name, cls in available_models().items()]
+
+@dataclass(frozen=True)
+class About:
+    """What is said of a model in a line."""
+
+    name: str
+    kind: str
+    paper: str
+    needs: str
+    parameters: str
+    seconds: str
+
+
+def describe_models() -> list[About]:
+    """Return what is said of each model in a line, by name."""
+    measured = epoch_seconds()
+    return [
+        About(
+            name,
+            cls.kind,
+            short_paper(cls.paper),
+            cls.needs,
+            parameters_in_words(name),
+            seconds_in_words(measured.get(name)),
+        )
+        for name, cls in available_models().items()
+    ]
+
+
+def describe_model(name: str) -> list[tuple[str, str]]:
+    """Return what is said of one model besides its settings, by heading.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such model.
+    """
+    cls = model_class(name)
+    said = {
+        "paper": full_paper(cls),
+        "kind": cls.kind,
+        "needs": cls.needs or "histories alone",
+        "a user never seen": f"is answered {cls.unseen_users}",
+        "parameters": parameters_in_words(name),
+    }
+    measured = epoch_seconds().get(name)
+    if measured is not None:
+        recipe = measured.recipe or "its defaults"
+        said["seconds an epoch"] = f"{seconds_in_words(measured)} ({recipe}; {measured.conditions})"
+    return [(heading, text) for heading, text in said.items() if text]
+
+
+def conditions_of_seconds() -> list[str]:
+    """Return how the seconds of an epoch were measured, a line for each set of conditions."""
+    found: dict[str, list[str]] = {}
+    for name, each in epoch_seconds().items():
+        found.setdefault(each.conditions, []).append(name)
+    if len(found) == 1:
+        return list(found)
+    return [f"{conditions}: {', '.join(names)}" for conditions, names in found.items()]
+
+
+def short_paper(paper: str) -> str:
+    """Return authors, venue and year of a paper.
+
+    Examples
+    --------
+    >>> short_paper("Kang & McAuley, Self-Attentive Sequential Recommendation, ICDM 2018")
+    'Kang & McAuley, ICDM 2018'
+    >>> short_paper("baseline (first-order Markov chain by counting)")
+    'baseline'
+    """
+    years = re.findall(r"(?:[A-Z][\w-]* )?\b(?:19|20)\d\d\b", paper)
+    return f"{paper.partition(',')[0]}, {years[-1]}" if years else paper.partition(" (")[0]
+
+
+def full_paper(cls: type[Recommender]) -> str:
+    """Return authors, titles and venues as the model's file opens with them."""
+    for paragraph in module_text(cls).split("\n\n"):
+        found = re.match(r".*\*[^*]+\*,[^*]*?\b(?:19|20)\d\d\b", paragraph, re.DOTALL)
+        if found is not None:
+            return " ".join(found[0].replace("*", "").split())
+    return cls.paper
+
+
+def module_text(cls: type[Recommender]) -> str:
+    """Return what the file of a model opens with."""
+    return inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
+
+
+def parameters_in_words(name: str, n_items: int = N_ITEMS) -> str:
+    """Return how many weights a model learns at its defaults, and how many more a user adds.
+
+    Where only a part of what learns stays to answer, that part is counted first.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = make_model(name, n_items)
+        extents = model.extents()
+        whole, answering = _weights(model), _weights(model.answering)
+        further = []
+        for key, count in extents.items():
+            model.extend({**extents, key: count + 1})
+            if more := _weights(model) - whole:
+                further.append(f" + {more:,} a {key.rpartition('.')[2].removesuffix('s')}")
+            model.extend(extents)
+    if not whole:
+        return ""
+    learning = f" ({whole:,} while learning)" if answering < whole else ""
+    return f"{answering:,}{''.join(further)}{learning}"
+
+
+def seconds_in_words(measured: EpochSeconds | None) -> str:
+    """Return the seconds of an epoch of each stage; nothing where they were not measured."""
+    if measured is None:
+        return ""
+    return " + ".join(f"{stage.seconds:.3g}" for stage in measured.stages)
 
 
 def describe_settings(name: str) -> dict[str, list[tuple[str, str, str, str]]]:
@@ -57,6 +178,10 @@ def type_in_words(annotation: Any) -> str:
     if origin is not None:
         return f"{origin.__name__} of {', '.join(type_in_words(each) for each in arguments)}"
     return "null" if annotation is type(None) else getattr(annotation, "__name__", str(annotation))
+
+
+def _weights(model: Recommender) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def _fields(config: type[BaseModel]) -> list[tuple[str, str, str, str]]:

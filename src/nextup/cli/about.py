@@ -10,17 +10,41 @@ import typer
 from nextup.cli.console import command, next_command, note, show, stoppable, table
 
 
-@command("nextup models", "nextup models sasrec")
+@command("nextup models", "nextup models sasrec", "nextup models --page > models.md")
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show what can be set of this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show the paper, settings and recipes of this one.")
+    ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Print all there is to say of all, as Markdown.")
+    ] = False,
 ) -> None:
     """List the models, or what can be set of one."""
-    from nextup.describe import describe_models, describe_settings, recipe_names
+    if page:
+        from nextup.model_page import models_page
 
-    if name is None:
-        show(table(("model", "learns by", "paper"), describe_models()))
-        next_command("models", "sasrec")
-        return
+        print(models_page(), end="")
+    elif name is None:
+        _all_models()
+    else:
+        _one_model(name)
+
+
+def _all_models() -> None:
+    from nextup.describe import N_ITEMS, conditions_of_seconds, describe_models
+
+    found = [(m.name, m.kind, m.paper, m.needs, m.parameters, m.seconds) for m in describe_models()]
+    show(table(("model", "kind", "paper", "needs", "parameters", "s/epoch"), found))
+    note(f"parameters: at the defaults, for {N_ITEMS:,} items")
+    for line in conditions_of_seconds() or ["not measured yet"]:
+        note(f"s/epoch: the paper's recipe, a figure for each stage; {line}")
+    next_command("models", "sasrec")
+
+
+def _one_model(name: str) -> None:
+    from nextup.describe import describe_model, describe_settings, recipe_names
+
+    show(table(("", name), describe_model(name)))
     for title, settings in describe_settings(name).items():
         show(table(("setting", "type", "default", "meaning"), settings), title)
     if recipes := recipe_names(name):

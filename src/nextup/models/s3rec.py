@@ -126,7 +126,7 @@ class S3Rec(SASRec):
 
     name = "s3rec"
     paper = "Zhou et al., S3-Rec: Self-Supervised Learning for Sequential Rec., CIKM 2020"
-    needs = "attributes, for two of its four objectives"
+    needs = "attributes (two objectives)"
     Config: ClassVar[type[ModelConfig]] = S3RecConfig
     config: S3RecConfig
 
