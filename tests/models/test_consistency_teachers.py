@@ -274,3 +274,35 @@ def test_every_weight_learns(task: str, one_pass: bool) -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     rows = model.items.weight.grad
     assert rows is not None and rows[MASK].abs().sum() > 0 and rows[INT].abs().sum() > 0
+
+
+def sessions_of_clusters(users: int = 64) -> Sequences:
+    """Sessions whose items come in ascending order, all from one of four shelves of ten."""
+    rng = np.random.default_rng(0)
+    shelves = rng.integers(0, 4, users) * 10
+    return Sequences.from_lists(
+        [np.sort(rng.permutation(10)[: rng.integers(4, 8)]) + 1 + s for s in shelves]
+    )
+
+
+@pytest.mark.parametrize("task", ["temporal", "persona", "global"])
+def test_a_task_that_can_be_learnt_is_learnt(task: str) -> None:
+    train = sessions_of_clusters()
+    torch.manual_seed(0)
+    settings = {"task": task, "width": 16, "max_length": 10, "layers": 1, "dropout": 0.0}
+    model = make_model("consistency", N_ITEMS, {**settings, "temperature": 4.0})
+    model.prepare(train, CPU)
+    stream = stream_of(model, train, batch_size=128)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    first, last = [], []
+    for step in range(200):
+        losses = model.train().loss(stream.batch(stream.order(step), step, 0))
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+        known = losses.parts["accuracy"] if task != "global" else -losses.parts["global"]
+        (first if step < 10 else last).append(float(known))
+    if task == "global":
+        assert np.mean(last[-20:]) > np.mean(first) + 1.0
+    else:
+        assert np.mean(first) < 0.6 and np.mean(last[-20:]) > 0.85
