@@ -1,4 +1,4 @@
-"""Run a peer's SASRec in its own environment and return what it measured.
+"""Run a peer's SASRec, or a model of RecBole, in its own environment; return what it measured.
 
 ``setup.sh`` makes the environments. From Python::
 
@@ -24,7 +24,13 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PEERS = ("rectools", "replay")
-"""Packages with an environment of their own; beside them there is the ``coserec`` public code."""
+"""Packages whose SASRec runs in an environment of their own."""
+SCRIPTS = {
+    **{name: f"{name}_sasrec.py" for name in PEERS},
+    "recbole": "recbole_models.py",
+    "coserec": "coserec_public.py",
+}
+"""All there is to run: beside the packages, the models of RecBole and CoSeRec's public code."""
 MAX_FOREIGN_CORES = 0.1
 
 if str(HERE) not in sys.path:
@@ -56,8 +62,8 @@ def environment(threads: int) -> dict[str, str]:
 
 def interpreter(name: str) -> Path:
     """Return the Python of a peer's environment."""
-    if name not in PEERS:
-        raise PeerError(f"unknown peer {name!r}; there are {', '.join(PEERS)}")
+    if name not in SCRIPTS:
+        raise PeerError(f"unknown peer {name!r}; there are {', '.join(SCRIPTS)}")
     python = ROOT / ".peers" / name / "bin" / "python"
     if not python.exists():
         raise PeerError(f"no environment for {name}: run `bash benchmarks/peers/setup.sh {name}`")
@@ -83,18 +89,21 @@ def run_peer(
     timeout: float | None = None,
     checkout: Path | str | None = None,
     views: bool = False,
+    model: str | None = None,
+    as_shipped: bool = False,
 ) -> dict[str, Any]:
     """Train and time one peer in a child process.
 
     Parameters
     ----------
     name
-        ``"rectools"``, ``"replay"``, or ``"coserec"``: the authors' public code.
+        ``"rectools"``, ``"replay"``, ``"recbole"``, or ``"coserec"``: the authors' public code.
     loss
-        ``"bce"`` (one negative per position) or ``"softmax"`` (over all items).
+        ``"bce"`` (one negative per position) or ``"softmax"`` (over all items); RecBole's models
+        have the loss of their own settings.
     sequences
         Training histories: anything with ``items`` (from 1), ``starts`` and ``ends``; for
-        ``"coserec"`` whole histories, of which it leaves out the last two items itself.
+        ``"coserec"`` and ``"recbole"`` whole ones, whose last two items they leave out themselves.
     threads
         Threads of the child.
     max_batches
@@ -107,6 +116,8 @@ def run_peer(
         Seconds after which the child is ended.
     checkout, views
         For ``"coserec"``: where its repository lies, and whether it trains with views.
+    model, as_shipped
+        For ``"recbole"``: which of its models, and whether autograd's anomaly mode stays on.
 
     Returns
     -------
@@ -116,15 +127,13 @@ def run_peer(
     public = name == "coserec"
     if public and checkout is None:
         raise PeerError("coserec: name a checkout of its repository")
-    python, script = (
-        (Path(sys.executable), "coserec_public.py")
-        if public
-        else (interpreter(name), f"{name}_sasrec.py")
-    )
+    if name == "recbole" and model is None:
+        raise PeerError("recbole: name one of its models, such as GRU4Rec")
+    python = Path(sys.executable) if public else interpreter(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sequences.npz")
         save_npz(path, sequences)
-        command = [str(python), str(HERE / script), str(path), "--loss", loss]
+        command = [str(python), str(HERE / SCRIPTS[name]), str(path), "--loss", loss]
         command += ["--threads", str(threads), "--epochs", str(epochs), "--repeats", str(repeats)]
         if max_batches is not None:
             command += ["--max-batches", str(max_batches)]
@@ -133,6 +142,8 @@ def run_peer(
         if public:
             command += ["--checkout", str(Path(str(checkout)).resolve())]
             command += ["--views"] if views else []
+        if name == "recbole":
+            command += ["--model", str(model)] + ["--as-shipped"] * as_shipped
         done = subprocess.run(
             command,
             env=environment(threads),
