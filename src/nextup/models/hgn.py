@@ -31,53 +31,35 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.data.sequences import Sequences
-from nextup.data.stream import Samples, Windows
 from nextup.models.base import Losses, ModelConfig, register
-from nextup.models.next_item import NextItemConfig, NextItemRecommender
-from nextup.models.users import UserVectors, mean_vector
+from nextup.models.users import UserVectors, WithUserVectors, mean_vector
+from nextup.models.windows import WindowConfig, WindowRecommender
 
 
-class HGNConfig(NextItemConfig):
+class HGNConfig(WindowConfig):
     """Settings of HGN."""
 
-    max_length: int = Field(5, ge=1, description="items of a window (L)")
-    window_targets: int = Field(
-        3, ge=0, description="targets of a window (T); 0: rows and targets are those of `targets`"
-    )
     loss: Literal["softmax", "sampled_softmax", "bce", "gbce", "bpr"] = Field(
         "bpr", description="what training minimises; softmax is over the whole catalogue"
-    )
-    targets: Literal["every", "prefix", "last"] = Field(
-        "prefix", description="without windows: every prefix as its own sample, or the last only"
     )
     width: int = Field(50, ge=1, description="width of user and item vectors (d)")
     l2: float = Field(1e-3, ge=0, description="L2 on all weights, against the summed loss")
     train_instance_gate: bool = Field(True, description="false: as drawn, as in the public code")
 
-    @model_validator(mode="after")
-    def _reads_out_once(self) -> HGNConfig:
-        if not self.window_targets and self.targets == "every":
-            raise ValueError("targets must be `prefix` or `last`: a history is read out once")
-        return self
-
 
 @register
-class HGN(NextItemRecommender):
+class HGN(WithUserVectors, WindowRecommender):
     """Gates over the features and places of the last few items, for each user."""
 
     name = "hgn"
     paper = "Ma et al., Hierarchical Gating Networks for Sequential Recommendation, KDD 2019"
     kind = "gating"
-    needs = "users"
-    unseen_users = "with a vector that their history suggests"
     Config: ClassVar[type[ModelConfig]] = HGNConfig
     config: HGNConfig
-    reads_out = "last"
 
     def __init__(self, config: HGNConfig, n_items: int) -> None:
         super().__init__(config, n_items)
@@ -99,35 +81,13 @@ class HGN(NextItemRecommender):
             nn.init.xavier_uniform_(gate)
             gate.requires_grad_(config.train_instance_gate)
 
-    @property
-    def targets(self) -> Samples:
-        """Windows, or what the settings ask for instead."""
-        config = self.config
-        return Windows(config.window_targets) if config.window_targets else config.targets
-
-    def extents(self) -> dict[str, int]:
-        """Return how many users have a vector."""
-        return {"users": len(self.users)}
-
-    def extend(self, extents: dict[str, int]) -> None:
-        """Make the users' vectors."""
-        self.users.make(extents["users"])
-
-    def prepare(self, train: Sequences, device: torch.device) -> None:
-        """Give each user a vector."""
-        self.extend({"users": len(train)})
-        self.users.prepare(train)
-
-    def conclude(self, train: Sequences, device: torch.device) -> None:
-        """Learn which user vector goes with which history, for strangers."""
-        self.users.conclude(train, self.max_length, lambda batch: self._described(batch))
-
-    def _described(self, batch: Batch) -> Tensor:
+    def describe(self, batch: Batch) -> Tensor:
+        """``[B, width]``: the mean of the items' vectors."""
         return mean_vector(self.items.weight, batch)
 
     def encode(self, batch: Batch, last_only: bool) -> Tensor:
         """``[B, d]``: user, group and items together, whatever `last_only`."""
-        user = self.users(batch.users, lambda rows: self._described(batch)[rows])
+        user = self.user_vectors(batch)
         places = batch.latest(self.config.max_length)
         real = (places != 0).unsqueeze(2)
         items = nn.functional.embedding(places, self.items.weight, padding_idx=0)
@@ -142,13 +102,6 @@ class HGN(NextItemRecommender):
         group = (weights * features).sum(dim=1) / weights.sum(dim=1)
         result: Tensor = user + group + items.sum(dim=1)
         return result
-
-    def target_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the mean over targets, each with the state of its window; see the base class."""
-        assert batch.target_at is not None
-        states = self.query(batch)
-        rows = torch.searchsorted(batch.last_at, batch.target_at)
-        return self.losses_of(states[rows] if len(rows) > len(states) else states, batch)
 
     def loss(self, batch: Batch) -> Losses:
         """Mean loss over the step's targets, and L2."""
