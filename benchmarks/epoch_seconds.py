@@ -186,13 +186,15 @@ def peer(name: str, data: Any, threads: int, batches: int, as_shipped: bool) -> 
 
 def line(name: str, said: dict[str, Any]) -> str:
     """Return what was measured of a model, in a line."""
+    from nextup.measured import in_words
+
     if "error" in said:
         return f"{name:17} {said['error']}"
-    ours = " + ".join(f"{stage['seconds']:.3g}" for stage in said["stages"])
+    ours = " + ".join(in_words(stage["seconds"]) for stage in said["stages"])
     words = [f"{name:17} {ours:24} {said['recipe'] or 'defaults'}"]
     beside = said.get("recbole", {})
     if "seconds" in beside:
-        words.append(f"RecBole {beside['seconds']:.3g}")
+        words.append(f"RecBole {in_words(beside['seconds'])}")
     elif beside:
         words.append(f"RecBole: {beside['error'].splitlines()[-1]}")
     if said["recbole_measured_elsewhere"] is not None:
@@ -200,28 +202,27 @@ def line(name: str, said: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
-def shipped(found: dict[str, Any]) -> Path:
-    """Write the measurements into the package of this checkout."""
+def shipped(dataset: str, name: str, said: dict[str, Any], commit: str | None) -> None:
+    """Write the measurement of a model, if it succeeded, into the package of this checkout."""
     import nextup.measured
     from nextup.measured import EpochSeconds, StageSeconds, ship
     from nextup.studies.provenance import provenance
 
-    how = provenance(also=[HERE], device="cpu")
-    said = {key: how[key] for key in ("date", "commit", "hardware", "threads")}
-    entries = {
-        name: EpochSeconds(
-            recipe=one["recipe"],
-            dataset=found["dataset"],
-            **said,
-            stages=[
-                StageSeconds(**{key: stage[key] for key in StageSeconds.model_fields})
-                for stage in one["stages"]
-            ],
-        )
-        for name, one in found["models"].items()
-        if "stages" in one
-    }
-    return ship(entries, Path(nextup.measured.__file__).parent)
+    if "stages" not in said:
+        return
+    how = provenance(device="cpu")
+    stages = [
+        StageSeconds(**{key: stage[key] for key in StageSeconds.model_fields})
+        for stage in said["stages"]
+    ]
+    one = EpochSeconds(
+        recipe=said["recipe"],
+        dataset=dataset,
+        stages=stages,
+        commit=commit,
+        **{key: how[key] for key in ("date", "hardware", "threads")},
+    )
+    ship({name: one}, Path(nextup.measured.__file__).parent)
 
 
 def main() -> None:
@@ -246,10 +247,12 @@ def main() -> None:
     from nextup.data.public import read_public
     from nextup.errors import NextupError
     from nextup.models.base import available_models
+    from nextup.studies.provenance import commit
     from record import record
 
     data = read_public(args.data)
     found: dict[str, Any] = {
+        "commit": commit(also=[HERE]),  # now: what is shipped meanwhile is a change as well
         "dataset": args.data,
         "steps": args.steps,
         "recbole_measured_elsewhere": MEASURED_ELSEWHERE,
@@ -273,10 +276,12 @@ def main() -> None:
             said["error"] = str(error)
         found["models"][name] = said
         print(line(name, said), flush=True)
+        record(args.name, found)  # after each, so that a run that is stopped leaves what it has
+        if args.ship:
+            shipped(args.data, name, said, found["commit"])
     print(f"measured elsewhere: {MEASURED_ELSEWHERE['conditions']}")
-    record(args.name, found)
     if args.ship:
-        print(f"wrote {shipped(found)}; now `nextup models --page > docs/models.md`")
+        print("now `nextup models --page > docs/models.md`")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from nextup.measured import EpochSeconds, epoch_seconds
+from nextup.measured import epoch_seconds
 from nextup.models.base import Recommender, available_models, make_model, model_class
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import recipes
@@ -45,7 +45,7 @@ def describe_models() -> list[About]:
             short_paper(cls.paper),
             cls.needs,
             parameters_in_words(name),
-            seconds_in_words(measured.get(name)),
+            measured[name].seconds if name in measured else "",
         )
         for name, cls in available_models().items()
     ]
@@ -69,8 +69,8 @@ def describe_model(name: str) -> list[tuple[str, str]]:
     }
     measured = epoch_seconds().get(name)
     if measured is not None:
-        recipe = measured.recipe or "its defaults"
-        said["seconds an epoch"] = f"{seconds_in_words(measured)} ({recipe}; {measured.conditions})"
+        how = f"{measured.recipe or 'defaults'}; {measured.conditions}"
+        said["seconds an epoch"] = f"{measured.seconds}; {how}"
     return [(heading, text) for heading, text in said.items() if text]
 
 
@@ -131,13 +131,6 @@ def parameters_in_words(name: str, n_items: int = N_ITEMS) -> str:
         return ""
     learning = f" ({whole:,} while learning)" if answering < whole else ""
     return f"{answering:,}{''.join(further)}{learning}"
-
-
-def seconds_in_words(measured: EpochSeconds | None) -> str:
-    """Return the seconds of an epoch of each stage; nothing where they were not measured."""
-    if measured is None:
-        return ""
-    return " + ".join(f"{stage.seconds:.3g}" for stage in measured.stages)
 
 
 def describe_settings(name: str) -> dict[str, list[tuple[str, str, str, str]]]:

@@ -73,8 +73,8 @@ def test_what_was_measured_can_be_shipped(
 
     monkeypatch.setattr(nextup.measured, "__file__", str(tmp_path / "__init__.py"))
     stages = bench.measure("hgn", data, recipe=None, steps=1, settings=SMALL)
-    said = {"recipe": None, "stages": stages}
-    bench.shipped({"dataset": "shop", "models": {"hgn": said, "x": {"error": "no such set"}}})
+    bench.shipped("shop", "hgn", {"recipe": None, "stages": stages}, "abc")
+    bench.shipped("shop", "x", {"recipe": None, "error": "no such set"}, "abc")
     written = json.loads((tmp_path / "epochs.json").read_text())
     assert list(written) == ["hgn"]
     assert EpochSeconds(**written["hgn"]).stages[0].steps_timed == 1

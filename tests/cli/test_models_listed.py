@@ -104,7 +104,15 @@ def test_seconds_are_shown_where_measured_with_their_conditions(
     assert "beauty, an abacus, 1 thread, 2026-01-02, 012345678: sasrec" in listed.err
     assert "2 threads, 2026-01-02, 012345678: gru4rec" in listed.err
     one = " ".join(cli("models", "sasrec").out.split())
-    assert "1.25 (sasrec/paper; beauty, an abacus, 1 thread, 2026-01-02, 012345678)" in one
+    assert "1.25; sasrec/paper; beauty, an abacus, 1 thread, 2026-01-02, 012345678" in one
+
+
+def test_seconds_of_another_recipe_say_so() -> None:
+    assert timed(recipe="coserec/paper-toys").seconds == "1.25"
+    assert timed(recipe="ssi/small").seconds == "1.25 (small)"
+    assert timed(recipe=None).seconds == "1.25 (defaults)"
+    counted = StageSeconds(name="count", batch_size=None, seconds=0.02, **STEPS)
+    assert timed(recipe=None, stages=[counted]).seconds == "0.02"
 
 
 def test_shipping_replaces_what_was_measured_again_and_keeps_the_rest(tmp_path: Path) -> None:

@@ -56,6 +56,25 @@ class EpochSeconds(BaseModel):
         threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
         return f"{self.dataset}, {hardware}, {threads}, {self.date[:10]}, {commit}"
 
+    @property
+    def seconds(self) -> str:
+        """The seconds of each stage in words, and the recipe if it is not the paper's."""
+        said = " + ".join(in_words(stage.seconds) for stage in self.stages)
+        counted = all(stage.batch_size is None for stage in self.stages)
+        recipe = "defaults" if self.recipe is None else self.recipe.rpartition("/")[2]
+        return said if counted or recipe.startswith("paper") else f"{said} ({recipe})"
+
+
+def in_words(seconds: float) -> str:
+    """Return seconds with three digits.
+
+    Examples
+    --------
+    >>> in_words(1234.5), in_words(98.76), in_words(0.01234)
+    ('1,234', '98.8', '0.0123')
+    """
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
 
 def epoch_seconds() -> dict[str, EpochSeconds]:
     """Return the last measurement of each model that was measured, by name."""
