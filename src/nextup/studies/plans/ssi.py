@@ -127,6 +127,32 @@ def imitation(size: str) -> tuple[Method, ...]:
     )
 
 
+def imitation_by_gru4rec(size: str) -> tuple[Method, ...]:
+    """Return what tells what imitation adds to a student that is no lighter than it must be."""
+    student: dict[str, Any] = {"student": "gru4rec"}
+    return (
+        alone("GRU4Rec as student", size, "gru4rec"),
+        *(ssi(f"SSI GRU4Rec {task}", size, teachers=task, **student) for task in TASKS),
+        ssi("SSI GRU4Rec", size, **student),
+        ssi("GRU4Rec taught without task", size, control=True, teachers="bert4rec", **student),
+    )
+
+
+def beyond() -> tuple[Method, ...]:
+    """Return the best single models, and the best of them taught by them."""
+    tuned: dict[str, Any] = {"role": "tuned", "added": True}
+    own: dict[str, Any] = {"role": "own", "added": True}
+    taught: dict[str, Any] = {"teachers": ["sasrec/tuned"]}
+    light: dict[str, Any] = {"student": "hgn/small", "imitate_items": True}
+    return (
+        Method("SASRec tuned", "sasrec", "tuned", **tuned),
+        Method("LMA4Rec tuned", "lma4rec", "tuned", **tuned),
+        Method("SASRec taught by both", "ssi", "tuned", **own),
+        Method("SASRec taught by SASRec", "ssi", "tuned", taught, **own),
+        Method("HGN taught by both", "ssi", "tuned", light, **own),
+    )
+
+
 def depths(size: str, layers: tuple[int, ...]) -> Iterator[Method]:
     """Yield SSI and BERT4Rec with so many self-attention blocks."""
     for depth in layers:
@@ -271,6 +297,24 @@ STUDY = register(
                 imitation("small"),
                 reference="student alone small",
                 about=SMALL + ADDED_BY_IMITATION,
+            ),
+            sampled(
+                "imitation-gru4rec-small",
+                "What imitation adds to GRU4Rec, small",
+                imitation_by_gru4rec("small"),
+                reference="GRU4Rec as student small",
+                about=SMALL,
+            ),
+            full(
+                "beyond",
+                "The best student that can be taught",
+                beyond(),
+                datasets=("beauty", "toys"),
+                reference="SASRec tuned",
+                about=(
+                    "Any model may teach: the best single model, taught by another of its kind "
+                    "(which tells what imitation alone gives) and by LMA4Rec."
+                ),
             ),
             full(
                 "consistency",
