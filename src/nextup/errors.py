@@ -27,6 +27,10 @@ class RunError(NextupError):
     """A run folder cannot be read, resumed or written: names the folder and the remedy."""
 
 
+class DivergedError(NextupError):
+    """Training came to a loss that is not finite: other settings are needed."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean `x`?"`` for the nearest of `known`, or a list of all.
 

@@ -177,6 +177,11 @@ def opened(
     config = run.config
     if not run.finished:
         raise RunError(f"{run.path}: is not finished; go on with `nextup fit ... --resume`")
+    if part == "test" and config.get("test") == "withheld":
+        raise RunError(
+            f"{run.path}: is a trial of tuning, whose test part is never measured; fit its "
+            "settings anew with `nextup fit` and evaluate that"
+        )
     if config["learn_from"] == "all" or (config["learn_from"] != "train" and part == "valid"):
         raise RunError(
             f"{run.path}: learnt from {config['learn_from']}, so the {part} part is no test of it"

@@ -32,10 +32,29 @@ class Progress:
     """Validations since the best."""
     seconds: float = 0.0
     """Time spent in training and validation so far, over all sittings."""
+    began: float = 0.0
+    """What `seconds` were when the stage began."""
     log_bytes: int = 0
     """How long the log was; what was written later is written again."""
     stopped: bool = False
+    out_of_time: bool = False
+    """Whether it was the clock that stopped the stage."""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def time_is_up(self, limit: float, stages: int, more: float = 0.0) -> bool:
+        """Whether a stage has had its share of the seconds that the stages before it left.
+
+        Parameters
+        ----------
+        limit
+            Seconds for all stages.
+        stages
+            How many there are.
+        more
+            Seconds that are not in `seconds` yet.
+        """
+        share = (limit - self.began) / (stages - self.stage)
+        return self.seconds + more - self.began >= share
 
 
 def save(

@@ -52,6 +52,12 @@ class TrainConfig(BaseModel):
         description="decay of a running average of the weights that is what "
         "validation and the saved recommender use; 0: none",
     )
+    max_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="training and validating end after the epoch in which so many seconds are "
+        "over; stages share what is left evenly; null: no limit",
+    )
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
 
     @model_validator(mode="after")

@@ -48,6 +48,7 @@ def fit(
     overwrite: bool = False,
     progress: bool = True,
     kept: Path | str | None = None,
+    withhold_test: bool = False,
 ) -> Run:
     """Fit a model to a dataset and store everything about it in a run folder.
 
@@ -84,6 +85,9 @@ def fit(
         A folder where trained stages are kept, and looked for before one is trained: a teacher
         that another run has trained there is taken over. By default the run's own ``stages``,
         if there are several.
+    withhold_test
+        Cut the test items off before anything is learnt or measured; `evaluate` then refuses to
+        measure the run on them. For trials of tuning, which may not know them.
 
     Returns
     -------
@@ -102,12 +106,16 @@ def fit(
     model_config, train_config = resolve(model, recipe, settings)
     if learn_from not in ("train", "train+valid", "all"):
         raise ConfigError(f"learn_from: `{learn_from}` is not one of train, train+valid, all")
+    if withhold_test and learn_from == "all":
+        raise ConfigError("learn_from: `all` learns from the test items, which are withheld")
     seed = checked_seed(seed)
     protocol = protocol or Protocol()
     if model_class(model).learns_by == "gradient":
         train_config = with_metric(train_config, protocol)
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     parts = data.split(split)
+    if withhold_test:
+        parts = parts.without_test()
     learnt = _learnt(parts, learn_from)
     if run is None:
         label = "-".join([data.name, model, *([recipe.replace("/", "-")] if recipe else [])])
@@ -124,6 +132,7 @@ def fit(
         "protocol": protocol.model_dump(mode="json"),
         "seed": seed,
         "learn_from": learn_from,
+        **({"test": "withheld"} if withhold_test else {}),
         "dataset": {
             "name": data.name,
             "path": where,

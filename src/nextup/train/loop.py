@@ -20,7 +20,7 @@ from torch import Tensor
 from nextup.data.sequences import Sequences
 from nextup.data.split import Split
 from nextup.data.stream import hash_seed
-from nextup.errors import NextupError
+from nextup.errors import DivergedError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.models.base import Recommender, Stage, make_config
@@ -89,6 +89,7 @@ class Loop:
             self.progress = Progress(
                 stage=self.progress.stage + 1,
                 seconds=self.progress.seconds,
+                began=self.progress.seconds,
                 extra={**self.progress.extra, stage.name: done},
             )
             self._begin_stage(resumed=False)
@@ -106,7 +107,6 @@ class Loop:
         """Train a stage from wherever it stands; return what to remember of it."""
         shown = self.job.shown and self.fabric.is_global_zero
         label = stage.name if len(self.stages) > 1 else ""
-        began = self.progress.seconds
         with Bar(shown, self.config.epochs, self.config.metric, label) as bar:
             while not self.progress.stopped and self.progress.epoch < self.config.epochs:
                 self._epoch(bar)
@@ -115,9 +115,11 @@ class Loop:
         elif self.average:
             self.model.load_state_dict(self.average)
         done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
+        if self.progress.out_of_time:
+            done["out_of_time"] = True
         key = self._key(stage)
         if self.job.kept is not None and key is not None and self.fabric.is_global_zero:
-            seconds = round(self.progress.seconds - began, 3)
+            seconds = round(self.progress.seconds - self.progress.began, 3)
             kept.keep(
                 self.job.kept, key, self.model.learning.state_dict(), {**done, "seconds": seconds}
             )
@@ -125,9 +127,9 @@ class Loop:
 
     def _key(self, stage: Stage) -> str | None:
         """Everything that decides a stage's weights, as text; None if it is never shared."""
-        if stage.key is None:
-            return None
-        config = self.config.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        if stage.key is None or self.config.max_seconds is not None:
+            return None  # what a clock has ended, no settings decide
+        config = self.config.model_dump(mode="json", exclude={"checkpoint_seconds", "max_seconds"})
         said = {"stage": stage.key, "training": config, **self.job.about}
         return json.dumps(said, sort_keys=True)
 
@@ -207,8 +209,9 @@ class Loop:
         }
         progress.epoch, progress.step = epoch + 1, 0
         best = False
+        out = self._over(trained - saved)
         due = progress.epoch % self.config.validate_every == 0
-        if self.job.validates and (due or progress.epoch == self.config.epochs):
+        if self.job.validates and (due or out or progress.epoch == self.config.epochs):
             measured = self._validate()
             entry.update({name: round(value, 6) for name, value in measured.items()})
             best = measured[self.config.metric] > progress.best_value
@@ -219,6 +222,10 @@ class Loop:
             else:
                 progress.stale += 1
             progress.stopped = 0 < self.config.patience <= progress.stale
+            out = out or self._over(time.perf_counter() - saved)
+        ended = progress.stopped or progress.epoch == self.config.epochs
+        progress.out_of_time = out and not ended
+        progress.stopped = progress.stopped or progress.out_of_time
         entry.update({k: round(v, 6) for k, v in self.model.diagnostics().items()})
         end = time.perf_counter()
         entry["validation_seconds"] = round(end - trained, 3)
@@ -227,6 +234,14 @@ class Loop:
         self.log.write(**entry)
         bar.end_epoch(epoch, entry, best)
         self._save()
+
+    def _over(self, more: float = 0.0) -> bool:
+        """Whether the stage's time is up; all processes go by the clock of the first."""
+        limit = self.config.max_seconds
+        if limit is None:
+            return False
+        up: bool = self.fabric.broadcast(self.progress.time_is_up(limit, len(self.stages), more))
+        return up
 
     def _step(self, order: object, epoch: int, step: int) -> Tensor:
         step_size = self.learning_rate(epoch * len(self.stream) + step)
@@ -306,7 +321,7 @@ class Loop:
 
     def _check_finite(self, epoch: int) -> None:
         if not all(bool(torch.isfinite(value)) for value in self.sums.values()):
-            raise NextupError(
+            raise DivergedError(
                 f"training: the loss of epoch {epoch + 1} is not finite; try a smaller "
                 "learning_rate, a clip_norm of 1, or precision 32"
             )
