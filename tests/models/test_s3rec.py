@@ -21,8 +21,10 @@ from nextup.data.catalog import Catalog
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
 from nextup.models.base import make_model
-from nextup.models.s3rec import S3Rec, View, told_apart
+from nextup.models.gaps import View
+from nextup.models.s3rec import S3Rec
 from nextup.models.store import load_model
+from nextup.nn.agreement import told_apart
 from nextup.train.fit import fit
 
 ALL = {"mip_weight": 1.0, "map_weight": 1.0, "aap_weight": 0.2, "sp_weight": 0.5}
@@ -133,7 +135,9 @@ def test_two_sigmoids_bound_what_a_comparison_costs() -> None:
 def alone(model: S3Rec, tokens: Tensor, hidden: Tensor) -> Tensor:
     """States of one row."""
     rows = Packed.of(tokens, np.array([len(tokens)]))
-    (states,), _ = model.read([View(rows, hidden, torch.ones_like(hidden))], tokens[:0])
+    (states,), _ = model.read(
+        [View(rows, hidden, torch.ones_like(hidden))], model.heads.gap, tokens[:0]
+    )
     return states
 
 

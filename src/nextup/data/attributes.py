@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from nextup.data.columns import ColumnName, Say
 from nextup.data.rawids import RawIds
 from nextup.data.sideitems import part_lists, read_side
-from nextup.errors import InputError
+from nextup.errors import ConfigError, InputError
 
 COLUMN = "attributes"
 """What the catalogue calls them."""
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from nextup.data.catalog import Catalog
 
 Attributes = list[list[Any] | None]
 
@@ -125,3 +127,35 @@ def attribute_matrix(column: list[Any]) -> Tensor:
     size = (len(column) + 1, len(number))
     ones = torch.ones(len(at))
     return torch.sparse_coo_tensor(places, ones, size, check_invariants=False).coalesce()
+
+
+def wanted_attributes(catalog: Catalog, name: str, wanted_by: str, instead: str) -> Tensor:
+    """Return the `attribute_matrix` of a column of the catalogue.
+
+    Parameters
+    ----------
+    catalog
+        What is known of the items.
+    name
+        The column.
+    wanted_by, instead
+        The settings that need it, and what else can be done, for the error.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such column, or nothing in it.
+    """
+    column = (catalog.attributes or {}).get(name)
+    if column is None:
+        known = ", ".join(f"`{each}`" for each in catalog.attributes or {}) or "none"
+        raise ConfigError(
+            f"{wanted_by} need a column `{name}` of items' attributes, and the catalogue has "
+            f"{known}; give them with `nextup prepare --attributes FILE`, name the column "
+            f"(attributes), or {instead}"
+        )
+    matrix = attribute_matrix(column)
+    if matrix.shape[1] == 0:
+        model = wanted_by.partition(":")[0]
+        raise ConfigError(f"{model}: no item has a value in the column `{name}`")
+    return matrix

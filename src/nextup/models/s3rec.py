@@ -22,6 +22,8 @@ Departures from that code:
 * Segments of others are taken from training histories; the code's hold validation and test items.
 * A prefix of one item has no part in segment prediction, where the code compares it with itself.
 * Sums over a batch are divided by its rows, which Adam does not feel; the weights are as published.
+* Every prefix of a history is read, its last `max_length` items; the code's are those of the last
+  `max_length` items only.
 * Padding is not computed on, and is no attribute.
 
 A user is nothing but a history: one never met in training is answered like any other.
@@ -29,31 +31,24 @@ A user is nothing but a history: one never met in training is answered like any 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
 from nextup.augment.packed import Packed
-from nextup.augment.segments import items_not_in_row, random_segments
-from nextup.data.attributes import attribute_matrix
+from nextup.augment.segments import items_not_in_row
+from nextup.data.attributes import wanted_attributes
 from nextup.data.batches import Batch
 from nextup.data.catalog import Catalog
 from nextup.data.negatives import NegativeSampler, UniformNegatives
 from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples
-from nextup.errors import ConfigError
 from nextup.models.base import Losses, ModelConfig, Stage, register
-from nextup.models.sasrec import SASRec, SASRecConfig
-from nextup.nn.packing import Packing, Slots
-from nextup.nn.transformer import PostNormBlock, begin_blocks
+from nextup.models.gaps import GapReader, View, segment_views
+from nextup.models.sasrec import SASRecConfig
+from nextup.nn.agreement import Heads, told_apart
 
 
 class S3RecConfig(SASRecConfig):
@@ -93,35 +88,8 @@ class S3RecConfig(SASRecConfig):
 OBJECTIVES = ("mip", "map", "aap", "sp")
 
 
-@dataclass(frozen=True)
-class View:
-    """Rows to read: ``bool[N]`` which tokens are hidden, and whose states are wanted."""
-
-    rows: Packed
-    hidden: Tensor
-    asked: Tensor
-
-
-class _Heads(nn.Module):
-    """What pre-training needs besides the encoder; a layer for each objective that has a weight."""
-
-    def __init__(self, config: S3RecConfig, n_attributes: int) -> None:
-        super().__init__()
-        width, std = config.width, config.initial_std
-        self.gap = nn.Parameter(torch.randn(width) * std)
-        for name in OBJECTIVES:
-            layer = nn.Linear(width, width) if getattr(config, f"{name}_weight") else None
-            if layer is not None:
-                nn.init.normal_(layer.weight, std=std)
-                nn.init.zeros_(layer.bias)
-            setattr(self, name, layer)
-        self.attributes = (
-            nn.Parameter(torch.randn(n_attributes, width) * std) if config.knows_items else None
-        )
-
-
 @register
-class S3Rec(SASRec):
+class S3Rec(GapReader):
     """SASRec, pre-trained on items, attributes and segments."""
 
     name = "s3rec"
@@ -139,20 +107,9 @@ class S3Rec(SASRec):
     # ---- what is looked at once ---------------------------------------------------------------
     def meet(self, catalog: Catalog) -> None:
         """Read which items have which attributes, where an objective needs them."""
-        config = self.config
-        if not (config.knows_items and config.pretrain_epochs):
-            return
-        column = (catalog.attributes or {}).get(config.attributes)
-        if column is None:
-            known = ", ".join(f"`{name}`" for name in catalog.attributes or {}) or "none"
-            raise ConfigError(
-                f"s3rec: map_weight and aap_weight need a column `{config.attributes}` of items' "
-                f"attributes, and the catalogue has {known}; give them with `nextup prepare "
-                "--attributes FILE`, name the column (attributes), or set both weights to 0"
-            )
-        self._has = attribute_matrix(column)
-        if self._has.shape[1] == 0:
-            raise ConfigError(f"s3rec: no item has a value in the column `{config.attributes}`")
+        if self.config.knows_items and self.config.pretrain_epochs:
+            wanted_by, instead = "s3rec: map_weight and aap_weight", "set both weights to 0"
+            self._has = wanted_attributes(catalog, self.config.attributes, wanted_by, instead)
 
     def prepare(self, train: Sequences, device: torch.device) -> None:
         """Keep the training histories, end to end, to take segments of others from."""
@@ -178,7 +135,9 @@ class S3Rec(SASRec):
         self.heads = None
         if name == "pre-train":
             kinds = 0 if self._has is None else self._has.shape[1]
-            self.heads = _Heads(self.config, kinds).to(self.items.weight.device)
+            used = {name: getattr(self.config, f"{name}_weight") > 0 for name in OBJECTIVES}
+            heads = Heads(used, self.config.width, self.config.initial_std, kinds)
+            self.heads = heads.to(self.items.weight.device)
             if self._has is not None:
                 self._has = self._has.to(self.items.weight.device)
 
@@ -216,21 +175,18 @@ class S3Rec(SASRec):
             # Of the last block's states only those that an objective reads are computed.
             views.append(View(rows, hidden, torch.ones_like(hidden) if heads.aap else hidden))
         others = items_not_in_row(rows, gaps, self.n_items) if heads.mip else gaps[:0]
-        short = int((rows.lengths < 2).sum())
-        long = rows.between(short, len(rows))
+        long = rows.between(int((rows.lengths < 2).sum()), len(rows))
         if heads.sp and len(long):
-            drawn, end = random_segments(long, self._corpus), last[short:]
-            other = replace(long, tokens=drawn.strangers)
-            views.append(View(long, drawn.inside, end))
-            views += [View(each, ~drawn.inside, end) for each in (long, other)]
+            views += segment_views(long, self._corpus, last[-len(long.tokens) :])
         asked_for = torch.cat([tokens[gaps], others]) if heads.mip else others
-        states, vectors = self.read(views, asked_for)
+        states, vectors = self.read(views, heads.gap, asked_for)
         sums: dict[str, Tensor] = {}
         if heads.aap:
-            sums["aap"] = self._attribute_loss(heads.aap, states[0][~hidden], tokens[~hidden])
+            there = heads.aap(states[0][~hidden])
+            sums["aap"] = heads.labels_loss(there, self._has, tokens[~hidden])
             states[0] = states[0][gaps]
         if heads.map:
-            sums["map"] = self._attribute_loss(heads.map, states[0], tokens[gaps])
+            sums["map"] = heads.labels_loss(heads.map(states[0]), self._has, tokens[gaps])
         if heads.mip:
             right, wrong = (heads.mip(states[0]) * vectors.view(2, len(gaps), -1)).sum(dim=2)
             sums["mip"] = told_apart(right, wrong)
@@ -240,50 +196,3 @@ class S3Rec(SASRec):
         elif heads.sp:
             sums["sp"] = 0.0 * heads.sp.weight.sum()
         return sums
-
-    def read(self, views: list[View], items: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the states that each view asks for, and the vectors of `items`, unread."""
-        if not views:
-            return [], self.items(items)
-        rows = Packed.concatenate([view.rows for view in views])
-        hidden = torch.cat([view.hidden for view in views])
-        asked = torch.cat([view.asked for view in views])
-        counts = np.add.reduceat(asked.cpu().numpy().astype(np.int64), rows.firsts)
-        packing = Packing(rows.lengths, rows.device)
-        slots = Slots(packing, torch.nonzero(asked).squeeze(1), counts)
-        # One look-up for all, since each has a gradient as large as the whole table.
-        found = self.items(torch.cat([rows.tokens, items]))
-        x, vectors = found[: len(hidden)], found[len(hidden) :]
-        x = torch.where(hidden[:, None], self.heads.gap, x)
-        if self.positions is not None:
-            x = self._placed(x, self.positions, packing, None)
-        x = self.embedding_drop(self.input_norm(x))
-        with self._both_ways():
-            states = self.finish(begin_blocks(self.blocks, x, packing, slots))
-        split = np.cumsum([0, *(len(view.rows) for view in views)])
-        sizes = [int(counts[i:j].sum()) for i, j in pairwise(split)]
-        return list(torch.split(states, sizes)), vectors
-
-    def _attribute_loss(self, layer: nn.Linear, states: Tensor, items: Tensor) -> Tensor:
-        """Sum over items and attributes of the binary cross-entropy."""
-        assert self._has is not None
-        asked, table = layer(states), self.heads.attributes
-        own = torch.sparse.mm(self._has, table)[items]
-        total: Tensor = softplus(asked @ table.T).sum() - (asked * own).sum()
-        return total
-
-    @contextmanager
-    def _both_ways(self) -> Iterator[None]:
-        blocks = [block for block in self.blocks if isinstance(block, PostNormBlock)]
-        try:
-            for block in blocks:
-                block.causal = False
-            yield
-        finally:
-            for block in blocks:
-                block.causal = True
-
-
-def told_apart(right: Tensor, wrong: Tensor) -> Tensor:
-    """Sum of ``-log s(s(right) - s(wrong))``, as the authors' code compares two agreements."""
-    return softplus(wrong.sigmoid() - right.sigmoid()).sum()
