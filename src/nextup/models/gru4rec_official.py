@@ -10,18 +10,16 @@ and scores only the step's targets and `negatives` items drawn with probability 
 the target of row ``m`` is column ``m``. Inputs and outputs share the item table ("constrained
 embedding"), with a bias for each item; what dropout makes of the state is what is carried on.
 Train with ``optimizer = "adagrad"`` as the recipes do. `gru4rec` is the form with whole histories
-and full back-propagation that most papers compare with.
-
-Answering replays a history from the zero state, its last `max_length` items; a user never seen in
-training is answered like any other, since nothing is kept of users.
+and full back-propagation that most papers compare with. Answering replays a history from the zero
+state, its last `max_length` items, and nothing is kept of users: a stranger is one like any other.
 
 As in the authors' code, an item that stands in two columns counts twice, a second column of a
 row's target is one of its negatives, and a step of fewer lanes at the end of an epoch weighs less.
 
 Departures: BPR-max is worked out from logarithms instead of adding 1e-24 inside one; the lanes'
 states are part of the state of training, so that an interrupted run goes on with them; a history
-longer than `max_length` is walked through from where answering would start. With ``bptt > 1``,
-which the published code has not, targets of the whole stretch are columns of one score matrix.
+longer than `max_length` is walked through from where answering would start. With ``bptt > 1`` (not
+in the published code) the targets of a whole stretch are columns of one score matrix.
 """
 
 from __future__ import annotations
@@ -141,8 +139,8 @@ class GRU4RecOfficial(Recommender):
 
     def extend(self, extents: dict[str, int]) -> None:
         """Make states of zero for the lanes."""
-        shape = (extents.get("lanes", 0), self.config.hidden)
-        self.register_buffer("lanes", torch.zeros(shape, device=self.bias.device))
+        states = torch.zeros(extents.get("lanes", 0), self.config.hidden, device=self.bias.device)
+        self.register_buffer("lanes", states)
 
     def conclude(self, train: Sequences, device: torch.device) -> None:
         """Forget the lanes: answering starts from nothing."""
@@ -157,8 +155,7 @@ class GRU4RecOfficial(Recommender):
         """Mean loss over the step's targets; in training, the lanes' states move on."""
         assert isinstance(batch, LaneBatch)
         assert batch.targets is not None and batch.negatives is not None
-        columns = torch.cat([batch.targets, batch.negatives])
-        sparse = self.sparse_gradients
+        columns, sparse = torch.cat([batch.targets, batch.negatives]), self.sparse_gradients
         both = torch.cat([batch.tokens, columns])  # one look-up, since each costs a gradient
         found = embedding(both, self.items.weight, padding_idx=0, sparse=sparse)
         x, vectors = found.tensor_split([len(batch.tokens)])
@@ -169,10 +166,10 @@ class GRU4RecOfficial(Recommender):
         if self.config.logq > 0:
             assert batch.target_log_q is not None and batch.negative_log_q is not None
             log_q = self.config.logq * torch.cat([batch.target_log_q, batch.negative_log_q])
-        scores = self._activation(scores)
-        losses = own_column_losses(scores, self.config.loss, self.config.penalty, log_q)
+        loss, scores = self.config.loss, self._activation(scores)
+        losses = own_column_losses(scores, loss, self.config.penalty, log_q)
         total = losses.sum() / batch.target_total
-        return Losses(total, {self.config.loss: total.detach()})
+        return Losses(total, {loss: total.detach()})
 
     def _walk(self, x: Tensor, batch: LaneBatch) -> Tensor:
         """``[M, hidden]``: the dropped state after each item, each row from its lane's state."""
