@@ -12,7 +12,7 @@ from .command_line import Cli
 
 COMMANDS = [
     *("prepare", "fit", "evaluate", "compare", "consistency", "recommend", "similar"),
-    *("study", "report", "models", "doctor", "demo"),
+    *("study", "tune", "report", "models", "doctor", "demo"),
 ]
 HEAVY = {"torch", "polars", "numpy", "scipy", "lightning_fabric", "pandas", "rich"}
 

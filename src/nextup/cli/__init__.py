@@ -19,6 +19,7 @@ from nextup.cli.consistency import consistency
 from nextup.cli.data import prepare
 from nextup.cli.runs import compare, evaluate, fit
 from nextup.cli.studies import report, study
+from nextup.cli.tune import tune
 from nextup.errors import NextupError
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ def _root(
 
 _COMMANDS = (
     *(prepare, fit, evaluate, compare, consistency, recommend, similar),
-    *(models, study, report, doctor, demo),
+    *(models, study, tune, report, doctor, demo),
 )
 for _command in _COMMANDS:
     app.command(epilog=_command.examples)(_command.function)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +10,13 @@ import typer
 from nextup.cli import console
 from nextup.cli.console import (
     command,
-    command_line,
-    error_line,
     next_command,
     note,
     show,
     split_list,
     table,
 )
+from nextup.cli.running import end_if_any_failed, run_all
 from nextup.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from nextup.studies.places import Places
     from nextup.studies.results import Results
     from nextup.studies.run_cell import How
-    from nextup.studies.runner import Outcome
     from nextup.studies.study import Part, Study
 
 ResultsFolder = Annotated[
@@ -132,37 +129,13 @@ def study(
 
 def _run(missing: list[Cell], places: Places, how: How, budget: str | None) -> None:
     """Run cells, and say what became of them."""
-    from nextup.studies.runner import Runner, clear, parse_duration
+    from nextup.studies.runner import Runner, parse_duration
     from nextup.studies.wanted import asked_by_all
     from nextup.train.device import make_fabric
 
     seconds = None if budget is None else parse_duration(budget)
     make_fabric(how.device, how.precision)  # a device that is not there is refused once
-    again = command_line(*console.typed)
-    with Runner(missing, places, how, seconds, asked_by_all()) as runner:
-        try:
-            outcome = runner.run()
-        except KeyboardInterrupt:
-            note("\nstopping; each run goes on from its last checkpoint")
-            runner.stop()
-            clear(places, runner.outcome.done)
-            note(f"stopped; go on with: {again}")
-            sys.exit(130)
-    clear(places, outcome.done)
-    _say_outcome(outcome, again)
-
-
-def _say_outcome(outcome: Outcome, again: str) -> None:
-    note(f"{len(outcome.done)} runs done")
-    if outcome.busy:
-        note(f"{len(outcome.busy)} are being run by another process: {', '.join(outcome.busy)}")
-    if outcome.left:
-        note(f"time is up, {len(outcome.left)} runs are left; go on with: {again}")
-    for reason, names in outcome.failed.items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        error_line(f"{names[0]}{more}: {reason}")
-    if outcome.failed:
-        raise typer.Exit(1)
+    end_if_any_failed(run_all(Runner(missing, places, how, seconds, asked_by_all())))
 
 
 @command(
@@ -189,13 +162,18 @@ def report(
     Writes studies.md, report.html (one file, nothing is loaded from elsewhere) and figures/*.png.
     Beside each published value stand ours as a mean over seeds with its interval, the difference,
     and a paired test against the best baseline. Published figures that cannot be true are marked.
+    What `nextup tune` found stands in a section of its own.
     """
     from nextup.studies.report import write_report
+    from nextup.tuning.table import tuning_blocks
 
     if resamples < 100:
         raise ConfigError(f"resamples: {resamples} is too few; at least 100")
     with console.stoppable():
-        for file in write_report(results, out or results, names or None, figures, resamples):
+        further = list(tuning_blocks(results))
+        for file in write_report(
+            results, out or results, names or None, figures, resamples, further
+        ):
             note(f"wrote {file}")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nextup.errors import InputError, suggest
 
@@ -21,18 +22,31 @@ class Places:
         Results, figures and the report.
     runs
         Run folders (``studies/<name>``) and prepared data sets (``data/<name>``).
+    under
+        Where in `runs` the run folders are.
     """
 
     results: Path = Path("results")
     runs: Path = Path("runs")
+    under: str = "studies"
 
     def run(self, name: str) -> Path:
         """Return the run folder of a cell."""
-        return self.runs / "studies" / name
+        return self.runs / self.under / name
 
     def beside(self, name: str, what: str) -> Path:
         """Return a file about a cell's run that is not in the run folder itself."""
-        return self.runs / "studies" / f"{name}.{what}"
+        return self.runs / self.under / f"{name}.{what}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the places as plain JSON."""
+        return {"results": str(self.results), "runs": str(self.runs), "under": self.under}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Places:
+        """Read what `to_json` returned; earlier versions knew one folder of runs alone."""
+        under = stored.get("under", cls.under)
+        return cls(Path(stored["results"]), Path(stored["runs"]), under)
 
     @property
     def stages(self) -> Path:

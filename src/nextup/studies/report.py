@@ -53,6 +53,7 @@ def write_report(
     names: Sequence[str] | None = None,
     figures: bool = True,
     resamples: int = RESAMPLES,
+    further: Sequence[Block] = (),
 ) -> list[Path]:
     """Write ``studies.md``, ``report.html`` and ``figures/*.png``; return their paths.
 
@@ -68,6 +69,8 @@ def write_report(
         Whether to draw.
     resamples
         Of users, for intervals and tests.
+    further
+        What else stands at the end of it.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def write_report(
     chosen = [find_study(name) for name in names] if names else list(studies().values())
     if figures:
         check_matplotlib()
-    blocks = list(report_blocks(Results(results), chosen, figures, resamples))
+    blocks = [*report_blocks(Results(results), chosen, figures, resamples), *further]
     written = []
     drawn = pictures(blocks)
     (out / "figures" if drawn else out).mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Thread
@@ -116,7 +116,7 @@ def _document(
     from nextup.studies.spelling import cell_text
 
     about = json.loads((run.recommender_folder / "recommender.json").read_text())["about"]
-    named = replace(cell, dataset=_nameable(cell))
+    named = replace(cell, dataset=nameable(cell))
     return {
         "dataset": cell.dataset_name,
         "model": cell.model,
@@ -142,7 +142,7 @@ def _document(
     }
 
 
-def _nameable(cell: Cell) -> str:
+def nameable(cell: Cell) -> str:
     """Return the dataset without folders: a result names no place of the machine it was made on."""
     return cell.dataset_name if Path(cell.dataset).is_absolute() else cell.dataset
 
@@ -250,24 +250,27 @@ def write_task(
     file.parent.mkdir(parents=True, exist_ok=True)
     document = {
         "cell": cell.to_json(),
-        "places": {"results": str(places.results), "runs": str(places.runs)},
+        "places": places.to_json(),
         "how": asdict(how),
         "asked": (asked or Asked()).to_json(),
     }
     file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-def _run_task(document: Mapping[str, Any]) -> Path:
+def read_task(document: Mapping[str, Any]) -> tuple[Cell, Places, How]:
+    """Return what the file of a task says, and take to its number of threads."""
     import torch
 
     from nextup.studies.cell import Cell
 
     how = How(**document["how"])
     torch.set_num_threads(how.threads)
-    places = Places(**{name: Path(path) for name, path in document["places"].items()})
+    return Cell.from_json(document["cell"]), Places.from_json(document["places"]), how
+
+
+def _run_task(document: Mapping[str, Any]) -> Path:
     # A runner that was started before measurements could be asked for says nothing of them.
-    asked = Asked.from_json(document.get("asked", {}))
-    return run_cell(Cell.from_json(document["cell"]), places, how, asked)
+    return run_cell(*read_task(document), Asked.from_json(document.get("asked", {})))
 
 
 def _end_with_the_starter() -> None:
@@ -283,15 +286,25 @@ def _end_with_the_starter() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the task of a file; what went wrong is the last line on standard error."""
+def main(
+    arguments: list[str] | None = None, work: Callable[[Mapping[str, Any]], Path] = _run_task
+) -> int:
+    """Run the task of a file; what went wrong is the last line on standard error.
+
+    Parameters
+    ----------
+    arguments
+        The file; by default as this process was called.
+    work
+        What is done with what the file says.
+    """
     (file,) = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments is None:
             # A shell's background jobs ignore it, and so would their children.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             _end_with_the_starter()
-        _run_task(json.loads(Path(file).read_text(encoding="utf-8")))
+        work(json.loads(Path(file).read_text(encoding="utf-8")))
     except BusyError as error:
         print(f"error: {error}", file=sys.stderr)
         return BUSY

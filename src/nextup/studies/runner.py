@@ -26,6 +26,7 @@ from nextup.studies.watch import Running, Watch
 
 _GRACE_SECONDS = 20.0
 _GPU_JOBS = 3
+WORKER = "nextup.studies.run_cell"
 
 
 @dataclass
@@ -108,6 +109,8 @@ class Runner:
         Seconds after which nothing is started and what runs is stopped; None for no end.
     asked
         By family of cells, what is measured besides the ranks by their own protocol.
+    worker
+        The module that runs the file of a task.
     """
 
     def __init__(
@@ -117,11 +120,13 @@ class Runner:
         how: How,
         budget: float | None = None,
         asked: Mapping[str, Asked] | None = None,
+        worker: str = WORKER,
     ) -> None:
         self.gpus = visible_gpus() if how.device != "cpu" else []
         jobs = how.jobs or jobs_for(how.device, self.gpus)
         self.how = replace(how, jobs=min(jobs, max(len(cells), 1)))
         self.places, self.budget, self.asked = places, budget, asked or {}
+        self.worker = worker
         self.queue = deque(cells)
         self.running: list[Running] = []
         self.outcome = Outcome()
@@ -185,7 +190,7 @@ class Runner:
         gpu = min(self.gpus, key=taken.count) if self.gpus else ""
         with errors.open("w", encoding="utf-8") as opened:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nextup.studies.run_cell", str(task)],
+                [sys.executable, "-m", self.worker, str(task)],
                 stdin=subprocess.PIPE,  # never written to; its end tells the worker that we ended
                 stdout=subprocess.DEVNULL,
                 stderr=opened,
