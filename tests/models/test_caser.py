@@ -9,6 +9,7 @@ from torch.nn.functional import conv2d, logsigmoid
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
+from nextup.errors import ConfigError
 from nextup.models.base import make_model
 from nextup.models.caser import Caser
 from nextup.nn.image_filters import ImageFilters
@@ -38,8 +39,11 @@ def filters_of(horizontal: int = 3, vertical: int = 2, tanh: bool = False) -> Im
     return ImageFilters(L, WIDTH, horizontal, vertical, tanh).double()
 
 
-@pytest.mark.parametrize("tanh", [False, True])
-def test_filters_are_convolutions(tanh: bool) -> None:
+@pytest.mark.parametrize(("tanh", "longest"), [(False, L), (True, L), (False, L - 1)])
+def test_filters_are_convolutions(
+    tanh: bool, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageFilters, "LONGEST", longest)  # of longer images each height by itself
     filters, image = filters_of(tanh=tanh), torch.randn(6, L, WIDTH, dtype=torch.float64)
     down = conv2d(image[:, None], filters.down.view(2, 1, L, 1), filters.down_bias)
     expected, first = [down.flatten(1)], 0
@@ -50,6 +54,20 @@ def test_filters_are_convolutions(tanh: bool) -> None:
         at = conv2d(image[:, None], weight, bias).squeeze(3)
         expected.append((torch.tanh(at) if tanh else torch.relu(at)).amax(dim=2))
     torch.testing.assert_close(filters(image), torch.cat(expected, dim=1))
+
+
+@pytest.mark.parametrize("filters", [{"horizontal": 0}, {"vertical": 0}, {"max_length": 100}])
+def test_filters_of_one_kind_and_long_images_will_do(filters: dict[str, int]) -> None:
+    model = model_of(window_targets=0, **filters)
+    loss = model.loss(step_of(model)).total
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss) and model.scores(step_of(model)).shape[1] == N_ITEMS + 1
+    assert sum(p.numel() for p in model.filters.buffers()) < 10_000
+
+
+def test_no_filters_at_all_are_refused() -> None:
+    with pytest.raises(ConfigError, match="model caser: horizontal and vertical are both 0"):
+        make_model("caser", N_ITEMS, {"horizontal": 0, "vertical": 0})
 
 
 def test_the_vertical_branch_is_linear_in_the_image() -> None:

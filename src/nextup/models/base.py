@@ -345,9 +345,11 @@ def make_config(cls: type[ConfigType], values: dict[str, Any], where: str) -> Co
         return cls(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "settings"
-        given = f" (given: {first['input']!r})" if first["loc"] else ""
-        raise ConfigError(f"{where}: `{key}`: {first['msg']}{given}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:  # the settings contradict each other
+            raise ConfigError(f"{where}: {said}") from None
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: `{key}`: {said} (given: {first['input']!r})") from None
 
 
 def make_model(name: str, n_items: int, settings: dict[str, Any] | None = None) -> Recommender:

@@ -15,7 +15,8 @@ prefix is a row of its own with one target instead: with windows, a third of the
 5-core sets (three training items) is one row that reads nothing but padding.
 
 All horizontal filters are one product with a matrix that holds each at every place it can stand
-at: images are so small that the zeros in it cost less than anything that avoids them.
+at: images are so small that the zeros in it cost less than anything that avoids them (not so those
+of more than a dozen items, whose filters are convolutions).
 
 Departures
 ----------
@@ -31,7 +32,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
@@ -55,6 +56,12 @@ class CaserConfig(WindowConfig):
         "relu", description="after horizontal filters and the layer"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="on what the filters found")
+
+    @model_validator(mode="after")
+    def _has_filters(self) -> CaserConfig:
+        if not (self.horizontal or self.vertical):
+            raise ValueError("horizontal and vertical are both 0; no filter would read the history")
+        return self
 
 
 @register

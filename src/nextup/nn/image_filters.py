@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv1d
 
 
 class ImageFilters(nn.Module):
@@ -31,6 +32,8 @@ class ImageFilters(nn.Module):
     """
 
     places: Tensor
+    LONGEST = 12
+    """The longest image whose filters are one product: its zeros grow with the length's cube."""
 
     def __init__(
         self, length: int, width: int, horizontal: int, vertical: int, tanh: bool = False
@@ -45,7 +48,8 @@ class ImageFilters(nn.Module):
         self.across_bias = nn.Parameter(torch.cat([_uniform(horizontal, fan=r) for r in rows]))
         self.down = nn.Parameter(_uniform(vertical, length, fan=length))
         self.down_bias = nn.Parameter(_uniform(vertical, fan=length))
-        self.register_buffer("places", self._places(), persistent=False)
+        if length <= self.LONGEST:
+            self.register_buffer("places", self._places(), persistent=False)
 
     def _places(self) -> Tensor:
         """Which row of `across` stands where, for each height and place; one past its end is 0."""
@@ -71,14 +75,29 @@ class ImageFilters(nn.Module):
 
     def horizontally(self, image: Tensor) -> Tensor:
         """``[B, horizontal * L]``: the most of each filter, height after height."""
+        if not self.horizontal:
+            return image.new_zeros(len(image), 0)
+        found = self._at_once(image) if self.length <= self.LONGEST else self._each_height(image)
+        most = torch.cat([places.amax(dim=1) for places in found], dim=1) + self.across_bias
+        # Both functions rise, so the maximum may come first.
+        return torch.tanh(most) if self.tanh else torch.relu(most)
+
+    def _at_once(self, image: Tensor) -> tuple[Tensor, ...]:
+        """For each height ``[B, places, horizontal]``, from one product for all."""
         blank = self.across.new_zeros(1, self.horizontal)
         everywhere = torch.cat([self.across, blank])[self.places]  # [L d, places, horizontal]
         at = torch.matmul(image.flatten(1), everywhere.flatten(1))
         at = at.view(len(image), -1, self.horizontal)
-        heights = torch.split(at, list(range(self.length, 0, -1)), dim=1)
-        most = torch.cat([places.amax(dim=1) for places in heights], dim=1) + self.across_bias
-        # Both functions rise, so the maximum may come first.
-        return torch.tanh(most) if self.tanh else torch.relu(most)
+        return torch.split(at, list(range(self.length, 0, -1)), dim=1)
+
+    def _each_height(self, image: Tensor) -> tuple[Tensor, ...]:
+        """As `_at_once`, by a convolution for each height."""
+        columns, heights = image.transpose(1, 2), range(1, self.length + 1)
+        filters = torch.split(self.across, [height * self.width for height in heights])
+        return tuple(
+            conv1d(columns, each.view(height, self.width, -1).permute(2, 1, 0)).transpose(1, 2)
+            for height, each in zip(heights, filters, strict=True)
+        )
 
 
 def _uniform(*shape: int, fan: int) -> Tensor:
