@@ -26,6 +26,7 @@ Readings and departures
 * A student with a target after every item imitates after up to `places` items of a row, drawn
   afresh in each step; others imitate once a row, before its first target. A row that reads nothing
   (a window of HGN) is not imitated: there is nothing a teacher could say.
+* A student with stages of its own imitates in the last of them.
 * A model that counts speaks in shares; its logits are their logarithms (`Recommender.logits`).
 * A stranger is answered as the student answers strangers.
 """
@@ -37,11 +38,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
 from nextup.models.base import (
     Losses,
@@ -114,6 +114,14 @@ class SSIConfig(ModelConfig):
         found = listed(value)
         return [_teacher(each) for each in found] if isinstance(found, list) else found
 
+    @model_validator(mode="after")
+    def _reads_what_its_parts_read(self) -> SSIConfig:
+        if self.max_length != ModelConfig.model_fields["max_length"].default:
+            raise ValueError(
+                "student and teachers have lengths of their own; set it in their `settings`"
+            )
+        return self
+
     @classmethod
     def with_recipes(cls, values: dict[str, Any], read: ReadRecipe) -> dict[str, Any]:
         """Fill in what the recipes of student and teachers say."""
@@ -123,7 +131,16 @@ class SSIConfig(ModelConfig):
         teachers = [
             each.model_copy(update={"training": {**each.training, **shared}}) for each in teachers
         ]
+        asked = config.student.training
         student = config.student.read(read, config.parts_recipe)
+        usual = (
+            Part.of({"model": student.model, "recipe": student.recipe}).read(read, None).training
+        )
+        if any(usual.get(key) != value for key, value in asked.items()):
+            raise ConfigError(
+                "ssi: the student is trained as the run is; give its settings of training "
+                f"({', '.join(asked)}) to the run itself, not to `student`"
+            )
         return {
             **values,
             "student": student.model_dump(mode="json"),
@@ -155,6 +172,12 @@ class SSI(Staged):
                 f"ssi: {self.last.name} learns by counting, so it cannot imitate; "
                 "choose another student"
             )
+        for teacher in () if config.imitate_predictions else self.parts[:-1]:
+            if config.imitate_items and not teacher.factors:
+                raise ConfigError(
+                    f"ssi: teacher {teacher.name} has no item vectors, and its predictions are not "
+                    "imitated, so there is nothing to learn from it; choose another teacher"
+                )
         learnt = self.imitates and config.teacher_weight is None
         self.log_weights = nn.Parameter(torch.zeros(len(config.teachers))) if learnt else None
         self.maps = nn.ModuleDict()
@@ -165,7 +188,6 @@ class SSI(Staged):
                     width = teacher.item_inputs().shape[1]
                     self.maps[str(number)] = nn.Linear(own, width, bias=False)
         torch.set_rng_state(self._random[-1])
-        self._histories: tuple[Sequences, torch.device] | None = None
         self._classroom: Classroom | None = None
 
     @property
@@ -181,11 +203,6 @@ class SSI(Staged):
         again = names[:number].count(names[number])
         return f"teacher {names[number]}" + (f" {again + 1}" if again else "")
 
-    def prepare(self, train: Sequences, device: torch.device) -> None:
-        """Prepare every part."""
-        super().prepare(train, device)
-        self._histories = train, device
-
     def stages(self) -> list[Stage]:
         """Return a stage for each teacher, if they are heeded, and the student's."""
         stages = super().stages()
@@ -199,9 +216,9 @@ class SSI(Staged):
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the weights of the part that learns, and in the end how much to heed whom."""
         groups = super().parameter_groups()
-        if self.in_last and self.log_weights is not None:
+        if self.in_final_stage and self.log_weights is not None:
             groups = [*groups, ParameterGroup([self.log_weights], decays=False)]
-        if self.in_last and len(self.maps):
+        if self.in_final_stage and len(self.maps):
             groups = [*groups, ParameterGroup(list(self.maps.parameters()))]
         return groups
 
@@ -218,7 +235,7 @@ class SSI(Staged):
     def loss(self, batch: Batch) -> Losses:
         """The loss of the part that learns; for the student also that of imitation (eq. 8)."""
         losses = super().loss(batch)
-        if not (self.in_last and self.imitates):
+        if not (self.in_final_stage and self.imitates):
             return losses
         weights = self.weights()
         share = len(batch) / batch.row_total
@@ -301,7 +318,7 @@ class SSI(Staged):
     def diagnostics(self) -> dict[str, float]:
         """Return what the part that learns has to say, and how much each teacher is heeded."""
         found = super().diagnostics()
-        if self.in_last and self.log_weights is not None:
+        if self.in_final_stage and self.log_weights is not None:
             for number, weight in enumerate(self.weights().tolist()):
                 found[f"weight.{self.role(number).removeprefix('teacher ')}"] = weight
         if self._classroom is not None and self._classroom.alignment is not None:

@@ -46,6 +46,8 @@ class Staged(Recommender):
         self.last = made[-1]
         self.said = parts
         self._number = len(made) - 1
+        self.in_final_stage = True
+        self._histories: tuple[Sequences, torch.device] | None = None
 
     def role(self, number: int) -> str:
         """Return what a part is called in the log."""
@@ -68,13 +70,14 @@ class Staged(Recommender):
 
     @property
     def learning(self) -> Recommender:
-        """The part of this stage; in the last one the whole."""
-        return self if self.in_last else self.acting
+        """The part of this stage, or what learns in it; in the last part's stages the whole."""
+        return self if self.in_last else self.acting.learning
 
     @property
     def answering(self) -> Recommender:
-        """The last part; the others are not needed to answer."""
-        return self.last
+        """The last part, or what answers of it; the others are not needed to answer."""
+        answering: Recommender = self.last.answering
+        return answering
 
     # ---- before training ----------------------------------------------------------------------
     def meet(self, catalog: Catalog) -> None:
@@ -84,6 +87,7 @@ class Staged(Recommender):
 
     def prepare(self, train: Sequences, device: torch.device) -> None:
         """Prepare every part; those that count learn here."""
+        self._histories = train, device
         for part, state in zip(self.parts, self._random, strict=True):
             torch.set_rng_state(state)
             part.prepare(train, device)
@@ -130,8 +134,14 @@ class Staged(Recommender):
         return [stage for _, _, stage in self._plan()]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
-        """Let one part learn; the others stand still."""
-        self._number, own, _ = next(each for each in self._plan() if each[2].name == name)
+        """Let one part learn; the others stand still, and one that has just ended is concluded."""
+        plan = self._plan()
+        place = next(at for at, each in enumerate(plan) if each[2].name == name)
+        before = plan[place - 1][0] if place else None
+        self._number, own, _ = plan[place]
+        self.in_final_stage = place == len(plan) - 1
+        if not resumed and before not in (None, self._number) and self._histories is not None:
+            self.parts[before].conclude(*self._histories)
         self.acting.begin_stage(own, resumed)
 
     def begin_epoch(self, epoch: int) -> None:
