@@ -105,6 +105,7 @@ class LaneStream:
         if train.times is not None:
             users = users[np.argsort(train.times[train.starts[users]], kind="stable")]
         self.items = items_on(train, device)
+        self.firsts = train.starts
         self.negatives, self.seed = negatives, seed
         self.lanes = min(lanes, len(users))
         self.targets = self.lanes * stretch
@@ -134,6 +135,7 @@ class LaneStream:
         self.starts = starts[history] + since - begins[history]
         self.lengths = until - since
         self.users = users[history]
+        self.until = self.starts + self.lengths - self.firsts[self.users]
         device = self.items.device
         self.lane = torch.from_numpy(lane[history]).to(device)
         self.goes_on = torch.from_numpy(since > begins[history]).to(device)
@@ -181,6 +183,7 @@ class LaneStream:
             # As published, a step of fewer lanes weighs less: it divides by all lanes there are.
             target_total=self.targets,
             row_total=self.lanes,
+            until=self.until[rows],
             lanes=self.lane[rows],
             goes_on=self.goes_on[rows],
             carried=self.carried[rows],
