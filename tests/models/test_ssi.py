@@ -15,7 +15,7 @@ from torch.nn.functional import kl_div
 
 from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
-from nextup.errors import ConfigError
+from nextup.errors import ConfigError, RunError
 from nextup.models.base import make_model
 from nextup.models.ssi import SSI
 from nextup.models.store import load_model
@@ -189,6 +189,71 @@ def test_teachers_are_what_they_would_be_alone_and_are_trained_once(tmp_path: Pa
     assert not any(line.get("reused") for line in other.log())
 
 
+def test_what_another_run_kept_is_found_by_its_name_and_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nextup.train import kept
+
+    settings: dict[str, Any] = {"student": STUDENT, "teachers": TEACHERS[:1], **SHORT}
+    data = dataset_of(shop())
+    one = fit(data, "ssi", run=tmp_path / "one", settings=settings, progress=False)
+
+    def reused(name: str, where: Path) -> bool:
+        run = fit(data, "ssi", run=tmp_path / name, settings=settings, kept=where, progress=False)
+        return bool(run.log()[0].get("reused", False))
+
+    assert reused("two", one.path) and reused("three", one.path / "stages")
+    monkeypatch.setattr(kept, "version", lambda: "another")
+    assert not reused("four", one.path)
+    with pytest.raises(RunError, match="cannot be kept there"):
+        reused("five", one.path / "config.json")
+    assert not (tmp_path / "five").exists() or not (tmp_path / "five" / "log.jsonl").exists()
+
+
+def test_a_teacher_may_be_taught_itself_and_its_own_teachers_are_kept(tmp_path: Path) -> None:
+    data, kept = dataset_of(shop()), tmp_path / "kept"
+    inner = {"student": part("hgn"), "teachers": TEACHERS[:1]}
+    settings: dict[str, Any] = {
+        "student": STUDENT,
+        "teachers": [{"model": "ssi", "settings": inner, "training": SHORT}],
+        **SHORT,
+    }
+    fit(data, "ssi", run=tmp_path / "ssi", settings=settings, kept=kept, progress=False)
+    alone = {**TEACHERS[0]["settings"], **SHORT}
+    found = fit(data, "sasrec", run=tmp_path / "a", settings=alone, kept=kept, progress=False)
+    assert [line.get("reused") for line in found.log()] == [True]
+
+
+def test_a_student_with_stages_imitates_in_the_last(tmp_path: Path) -> None:
+    student = part("s3rec", pretrain_epochs=1)
+    settings = {"student": student, "teachers": ["pop"], **SHORT}
+    run = fit(dataset_of(shop()), "ssi", run=tmp_path / "s3", settings=settings, progress=False)
+    assert ["divergence" in line for line in run.log()] == [False, True, True]
+    nested = {"model": "ssi", "settings": {"student": part("hgn"), "teachers": TEACHERS[:1]}}
+    settings = {"student": nested, "teachers": ["pop"], **SHORT}
+    run = fit(dataset_of(shop()), "ssi", run=tmp_path / "n", settings=settings, progress=False)
+    imitates = ["weight.pop" in line for line in run.log()]
+    assert imitates == [False, False, True, True]
+    assert load_model(run.recommender_folder)[0].name == "hgn"
+
+
+def test_a_student_that_walks_in_lanes_imitates_after_what_each_has_read() -> None:
+    torch.manual_seed(0)
+    settings = {"student": part("gru4rec_official", negatives=5, bptt=2), "teachers": ["mc1"]}
+    model = cast("SSI", make_model("ssi", N_ITEMS, settings))
+    train = shop()
+    model.prepare(train, CPU)
+    stream = model.training_stream(train, batch_size=4, seed=0, device=CPU)
+    for step in range(3):
+        batch = stream.batch(stream.order(0), 0, step)
+        assert batch.until is not None
+        ends = np.cumsum(batch.lengths)
+        for row, (user, until) in enumerate(zip(batch.users.tolist(), batch.until, strict=True)):
+            read = batch.tokens[ends[row] - batch.lengths[row] : ends[row]].tolist()
+            assert train[user][until - len(read) : until].tolist() == read
+        assert torch.isfinite(model.loss(batch).total)
+
+
 def test_what_stays_is_the_student(tmp_path: Path) -> None:
     settings = {"student": STUDENT, "teachers": TEACHERS, **SHORT}
     data = dataset_of(shop())
@@ -198,13 +263,25 @@ def test_what_stays_is_the_student(tmp_path: Path) -> None:
     assert 0 <= evaluate(run, data)["HR@10"] <= 1
 
 
-@pytest.mark.parametrize("after", ["teacher sasrec", "teacher bert4rec", "student gru4rec"])
+LANES = {**part("gru4rec_official", negatives=5), "training": SHORT}
+
+
+@pytest.mark.parametrize(
+    ("after", "teachers"),
+    [
+        ("teacher sasrec", TEACHERS),
+        ("teacher bert4rec", TEACHERS),
+        ("student gru4rec", TEACHERS),
+        ("student gru4rec", [LANES]),
+    ],
+    ids=["first", "second", "student", "student of one with lanes"],
+)
 def test_a_run_killed_in_any_stage_goes_on_to_the_same_student(
-    tmp_path: Path, after: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, after: str, teachers: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nextup.train import loop
 
-    settings = {"student": STUDENT, "teachers": TEACHERS, **SHORT, "checkpoint_seconds": 0.0}
+    settings = {"student": STUDENT, "teachers": teachers, **SHORT, "checkpoint_seconds": 0.0}
     data = dataset_of(shop())
     whole = fit(data, "ssi", run=tmp_path / "whole", settings=settings, progress=False)
     step = loop.Loop._step
@@ -224,6 +301,8 @@ def test_a_run_killed_in_any_stage_goes_on_to_the_same_student(
 
 def test_parts_are_named_on_the_command_line_and_read_from_their_recipes() -> None:
     config, _ = resolve("ssi", settings={"student": "gru4rec/tuned", "teachers": "[sasrec, mc1]"})
+    again, _ = resolve("ssi", settings=config.model_dump(mode="json"))
+    assert again == config
     said = json.loads(config.model_dump_json())
     assert said["student"]["settings"]["hidden"] == 128
     assert said["teachers"][0]["recipe"] == "paper"
@@ -244,6 +323,9 @@ def test_parts_are_named_on_the_command_line_and_read_from_their_recipes() -> No
         ({"student": "hgn/papr"}, "unknown recipe `papr`; did you mean `paper`"),
         ({"student": {"model": "hgn", "settings": {"widht": 3}}}, "unknown key `widht`"),
         ({"teachers": 3}, "teachers"),
+        ({"student": {"model": "hgn", "training": {"epochs": 3}}}, "trained as the run is"),
+        ({"max_length": 20}, "lengths of their own"),
+        ({"teachers": ["mc1"], "imitate_predictions": False}, "nothing to learn from it"),
     ],
 )
 def test_a_part_that_cannot_be_is_refused(settings: dict[str, Any], said: str) -> None:

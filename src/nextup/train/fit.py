@@ -23,10 +23,11 @@ from nextup.models.store import save_model
 from nextup.train.assess import dataset_marks, rank_everywhere
 from nextup.train.config import with_metric
 from nextup.train.device import make_fabric
+from nextup.train.kept import make_place
 from nextup.train.loop import Job, Loop
 from nextup.train.place import check_place, place_of
 from nextup.train.recipe import resolve
-from nextup.train.run import FORMAT, Run
+from nextup.train.run import FORMAT, Run, is_run
 
 LearnFrom = Literal["train", "train+valid", "all"]
 
@@ -83,8 +84,8 @@ def fit(
         Whether to show bars and lines on standard error.
     kept
         A folder where trained stages are kept, and looked for before one is trained: a teacher
-        that another run has trained there is taken over. By default the run's own ``stages``,
-        if there are several.
+        that another run has trained there is taken over. Of a run, its ``stages``. By default the
+        run's own, if there are several.
     withhold_test
         Cut the test items off before anything is learnt or measured; `evaluate` then refuses to
         measure the run on them. For trials of tuning, which may not know them.
@@ -190,7 +191,10 @@ def _learnt(parts: Split, learn_from: str) -> Sequences:
 
 def _kept(kept: Path | str | None, model: Recommender, run: Run) -> Path | None:
     if kept is not None:
-        return Path(kept)
+        folder = Path(kept)
+        folder = folder / "stages" if is_run(folder) else folder
+        make_place(folder)
+        return folder
     return run.path / "stages" if len(model.stages()) > 1 else None
 
 

@@ -2,7 +2,8 @@
 
 A stage is known by everything that decides its weights: the model and its settings, the settings
 of training, the data, the split and the seed. A teacher that one run has trained is then there for
-every other student, and for the run of that teacher alone.
+every other student, and for the run of that teacher alone. What another version of nextup has
+trained is trained again.
 """
 
 from __future__ import annotations
@@ -17,11 +18,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nextup.data.version import version
 from nextup.errors import RunError
 
 
 def _file(folder: Path, key: str) -> Path:
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+
+
+def make_place(folder: Path) -> None:
+    """Make the folder where stages are kept, before hours are spent on the first.
+
+    Raises
+    ------
+    RunError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{folder}: trained stages cannot be kept there ({reason})") from None
 
 
 def keep(folder: Path, key: str, weights: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -37,7 +54,8 @@ def keep(folder: Path, key: str, weights: dict[str, Tensor], facts: dict[str, An
     ready = {name: t.detach().cpu().clone().contiguous() for name, t in weights.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(ready, partial, metadata={"key": key, "facts": json.dumps(facts)})
+        said = {"key": key, "facts": json.dumps(facts), "version": version()}
+        save_file(ready, partial, metadata=said)
         partial.replace(file)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -58,7 +76,7 @@ def find(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | N
     try:
         with safe_open(file, framework="pt") as opened:
             noted = opened.metadata() or {}
-            if noted.get("key") != key:
+            if noted.get("key") != key or noted.get("version", version()) != version():
                 return None
             names = list(opened.keys())
             return {name: opened.get_tensor(name) for name in names}, json.loads(noted["facts"])
