@@ -117,6 +117,10 @@ def test_l2_weighs_as_against_the_summed_loss() -> None:
     squares = sum(float(p.detach().square().sum()) for p in model.parameters())
     extra = (model.loss(batch).total - free.loss(batch).total) * batch.target_total
     assert float(extra.detach()) == pytest.approx(0.25 * squares, rel=1e-4)
+    # What several processes add up is the penalty of one.
+    half = replace(batch, row_total=2 * batch.row_total)
+    extra = (model.loss(half).total - free.loss(half).total) * batch.target_total
+    assert float(extra.detach()) == pytest.approx(0.125 * squares, rel=1e-4)
 
 
 def test_the_gate_of_the_public_code_stays_as_drawn() -> None:

@@ -98,3 +98,13 @@ def test_a_mean_at_every_place_is_that_of_the_items_so_far() -> None:
     found = running_mean(TABLE, batch, Packing(batch.lengths, batch.device))
     torch.testing.assert_close(found[batch.last_at], mean_vector(TABLE, batch))
     torch.testing.assert_close(found[2], TABLE[[3, 4]].mean(dim=0))
+
+
+def test_fresh_vectors_are_the_same_on_any_device() -> None:
+    here, there = UserVectors(3, described_by=4), UserVectors(3, described_by=4).to("meta")
+    drawn = []
+    for users in (here, there):
+        torch.manual_seed(0)
+        users.make(5)
+        drawn.append(torch.rand(1))
+    assert torch.equal(*drawn)

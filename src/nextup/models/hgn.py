@@ -111,7 +111,8 @@ class HGN(WithUserVectors, WindowRecommender):
         tables = (self.items.weight, self.outputs.weight, self.bias)
         penalised = [p[1:] if any(p is t for t in tables) else p for p in self.parameters()]
         squares = [p.square().sum() for p in penalised if p.requires_grad]
-        penalty = self.config.l2 / (2 * batch.target_total) * torch.stack(squares).sum()
+        share = len(batch) / batch.row_total  # of several processes each adds its own
+        penalty = share * self.config.l2 / (2 * batch.target_total) * torch.stack(squares).sum()
         return Losses(losses.total + penalty, losses.parts)
 
     def item_vectors(self) -> Tensor:

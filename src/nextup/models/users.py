@@ -64,7 +64,7 @@ class UserVectors(nn.Module):
     def make(self, users: int) -> None:
         """Make fresh vectors for so many users, none of them learnt from yet."""
         device = self.slope.device
-        fresh = torch.randn(users, self.width, device=device) * self.std
+        fresh = torch.randn(users, self.width).to(device) * self.std  # the same on any device
         self.weight = nn.Parameter(fresh, requires_grad=self.width > 0)
         self.register_buffer("learnt", torch.zeros(users, dtype=torch.bool, device=device))
 
