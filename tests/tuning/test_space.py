@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from nextup.data.dataset import Dataset
 from nextup.errors import ConfigError
 from nextup.models.base import available_models, make_config, make_model
+from nextup.train.fit import fit
 from nextup.train.recipe import recipes, resolve
 from nextup.tuning import space as room
 from nextup.tuning.search import Budget, Search
@@ -40,6 +42,19 @@ def test_a_space_resolves_at_every_end(model: str) -> None:
             both = {**config.model_dump(mode="json"), **train.model_dump(mode="json")}
             assert {key: both[key] for key in settings} == settings
         make_model(model, 20, config.model_dump())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", spaces())
+def test_a_model_learns_at_every_end(model: str, shop: Path, tmp_path: Path) -> None:
+    space = read_space(model)
+    recipe = recipes_of(space)[0]
+    data = Dataset.load(shop)
+    for number, settings in enumerate(space.ends()):
+        limited = {**settings, "max_seconds": 1e-6, "metric": "NDCG@10"}
+        run = tmp_path / str(number)
+        made = fit(data, model, run=run, recipe=recipe, settings=limited, progress=False)
+        assert made.metrics["valid"]["NDCG@10"] > 0, settings
 
 
 @pytest.mark.parametrize("model", spaces())
