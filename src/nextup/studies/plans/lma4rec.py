@@ -4,10 +4,11 @@ Hao et al. 2022. Table 2 compares systems, Table 3 takes LMA4Rec apart, Figures 
 weight of the contrastive loss and the width. The paper draws its figures without numbers, so ours
 stand alone there.
 
-What is added: a first-order Markov chain (what most often came next), SRMA (another model
-augmentation, without a learned one), and controls that tell what learning the dropout does: its
-logits left where they start, its logits drawn at random, CoSeRec with other fixed dropouts, and
-SASRec with a softmax instead of one negative.
+What is added: a first-order Markov chain (what most often came next), GRU4Rec as its authors train
+it (the paper cites the one with BPR-max), SRMA (another model augmentation, without a learned one),
+and controls that tell what learning the dropout does: its logits left where they start, its logits
+drawn at random, CoSeRec with other fixed dropouts, and SASRec with a softmax instead of one
+negative.
 """
 
 from nextup.studies.study import Method, Part, Study, register, sweep
@@ -28,6 +29,8 @@ SYSTEMS = (
     Method("MC1", "mc1", added=True),
     Method("BPR", "bpr"),
     Method("GRU4Rec", "gru4rec"),
+    Method("GRU4Rec official", "gru4rec_official", added=True),
+    Method("GRU4Rec BPR-max", "gru4rec_official", recipe="bprmax", added=True),
     Method("Caser", "caser"),
     Method("SASRec", "sasrec"),
     Method("S3-Rec", "s3rec"),

@@ -61,6 +61,7 @@ def others(size: str) -> tuple[Method, ...]:
         Method("FPMC", "fpmc", added=True),
         Method("Fossil", "fossil", added=True),
         Method("GRU4Rec", "gru4rec"),
+        Method("GRU4Rec official", "gru4rec_official", added=True),
         Method("Caser", "caser", added=True),
         Method("NextItNet", "nextitnet", added=True),
         Method("GREC", "grec"),
