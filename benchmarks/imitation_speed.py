@@ -3,7 +3,8 @@
     python benchmarks/imitation_speed.py
 
 Beauty less its last two items a user: HGN, 64 wide, every prefix a row, batch 256; teachers of two
-blocks, 64 wide; KL over the whole catalogue, squared distance of item vectors, learnt weights. Ours
+blocks, 64 wide; KL over the whole catalogue, squared distance of item vectors, learnt weights. Both
+imitate after every row of the step (the recipe `small` after a quarter: ``--share 0.25``). Ours
 asks the teachers once before the first step (that time is shown, and shared out over ten epochs);
 the plain one asks them in every step. Then how long student and teacher take for one user's answer.
 """
@@ -27,9 +28,9 @@ from record import interleaved, record
 CPU = torch.device("cpu")
 
 
-def ours(train: Any, n_items: int, batch: int) -> tuple[Any, Any, float]:
+def ours(train: Any, n_items: int, batch: int, share: float) -> tuple[Any, Any, float]:
     """Return the model in its last stage, its stream, and the seconds the teachers took."""
-    config, _ = resolve("ssi", "small")
+    config, _ = resolve("ssi", "small", {"imitate_share": share})
     model: Any = make_model("ssi", n_items, config.model_dump())
     model.prepare(train, CPU)
     model.begin_stage(model.stages()[-1].name, resumed=False)
@@ -47,12 +48,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--share", type=float, default=1.0, help="of our rows that are imitated")
     parser.add_argument("--no-record", action="store_true", help="only print")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     data = read_public(args.data)
     train, n_items = data.split("leave-one-out").train, data.n_items
-    model, stream, asked = ours(train, n_items, args.batch)
+    model, stream, asked = ours(train, n_items, args.batch, args.share)
     order = stream.order(0)
     at = iter(range(1 << 20))
     groups = [{"params": group.parameters} for group in model.parameter_groups()]
@@ -98,6 +100,7 @@ def main() -> None:
     result = {
         "dataset": args.data,
         "batch": args.batch,
+        "imitate_share": args.share,
         "threads": args.threads,
         "steps_per_epoch": len(stream),
         "cpu_seconds_per_step": {"ours": step, "plain": plain_step},
