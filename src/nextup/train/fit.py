@@ -175,6 +175,7 @@ def fit(
                     "dataset": {**dataset_marks(data), "checksum": data.checksum},
                     **{key: asked[key] for key in ("split", "protocol", "seed", "learn_from")},
                     "precision": precision,
+                    **({"test": "withheld"} if withhold_test else {}),
                 },
                 kept=_kept(kept, recommender, target),
             )
