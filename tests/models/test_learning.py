@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,23 @@ def test_a_seed_decides_the_weights_and_another_seed_gives_others(
         assert all(torch.equal(one[name], other[name]) for name in one)
     else:
         assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("form", list({f.model: f for f in reversed(forms())}.values()), ids=str)
+def test_what_is_held_out_for_the_test_leaves_no_trace_in_a_fit(form: Form, tmp_path: Path) -> None:
+    histories = shop(users=40)
+    items, last = histories.items.copy(), histories.ends[histories.lengths >= 3] - 1
+    items[last] = items[last] % N_ITEMS + 1  # who has less is not tested
+    others = Sequences(items, histories.starts, histories.ends)
+    settings = form.all_settings()
+    if not form.counts:
+        settings |= {"epochs": 1, "batch_size": 16}
+    found = []
+    for name, whole in (("one", histories), ("other", others)):
+        data, run = dataset_of(whole), tmp_path / name
+        fit(data, form.model, run=run, settings=settings, device="cpu", progress=False)
+        found.append(weights(run))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def train(
@@ -183,7 +201,7 @@ def chain(users: int, n_items: int = 50, seed: int = 0) -> Sequences:
     return Sequences.from_lists(rows)
 
 
-FLOORS = {
+FLOORS: dict[str, tuple[dict[str, Any], float, float]] = {
     "mc1": ({}, 0.62, 0.85),
     "sasrec": ({"width": 32, "layers": 1, "heads": 1, "dropout": 0.1}, 0.62, 0.85),
     "gru4rec": ({"width": 32, "hidden": 32, "dropout": 0.1}, 0.62, 0.85),
