@@ -164,7 +164,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"loss": "bce", "window_targets": 2, "negatives": 3},
     ],
     "ssi": [
-        {"student": part("hgn"), "teachers": [part("sasrec"), part("gru4rec", width=12)]},
+        {"student": part("hgn", l2=0.0), "teachers": [part("sasrec"), part("gru4rec", width=12)]},
         {
             "student": part("gru4rec", targets="every"),
             "teachers": [part("bert4rec"), part("mc1")],

@@ -38,7 +38,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
@@ -114,18 +114,15 @@ class SSIConfig(ModelConfig):
         found = listed(value)
         return [_teacher(each) for each in found] if isinstance(found, list) else found
 
-    @model_validator(mode="after")
-    def _reads_what_its_parts_read(self) -> SSIConfig:
-        if self.max_length != ModelConfig.model_fields["max_length"].default:
-            raise ValueError(
-                "student and teachers have lengths of their own; set it in their `settings`"
-            )
-        return self
-
     @classmethod
     def with_recipes(cls, values: dict[str, Any], read: ReadRecipe) -> dict[str, Any]:
         """Fill in what the recipes of student and teachers say."""
         config = cls(**values)
+        if config.max_length != ModelConfig.model_fields["max_length"].default:
+            raise ConfigError(
+                "ssi: `max_length` does nothing; student and teachers have lengths of their own, "
+                'as in student={"model": "gru4rec", "settings": {"max_length": 20}}'
+            )
         shared = config.teacher_training
         teachers = [each.read(read, config.parts_recipe) for each in config.teachers]
         teachers = [
