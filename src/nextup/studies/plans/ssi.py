@@ -175,6 +175,7 @@ def steady(size: str) -> tuple[Method, ...]:
     chosen = ("POP", "MC1", "GRU4Rec", "SASRec", "S3-Rec", "HGN")
     return (
         *(method for method in others(size) if method.label in chosen),
+        Method("LMA4Rec", "lma4rec", added=True),
         *teachers_alone(size),
         alone("HGN as student", size),
         alone("GRU4Rec as student", size, "gru4rec"),
