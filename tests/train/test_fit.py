@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,19 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_remedy(tmp_path: Path) ->
 def test_an_unknown_device_is_refused(device: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"device: `{device}` is not one of auto, cpu, cuda"):
         fit(dataset(), "pop", run=tmp_path / "run", device=device, progress=False)
+
+
+def test_memory_is_spared_unless_somebody_has_said_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nextup.train.device import spare_memory
+
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    spare_memory("bf16")
+    assert name not in os.environ
+    spare_memory("auto")
+    assert os.environ[name] == "0"
+    monkeypatch.setenv(name, "64")
+    spare_memory("32")
+    assert os.environ[name] == "64"

@@ -22,7 +22,7 @@ from nextup.models.base import Recommender, item_counts, model_class
 from nextup.models.store import save_model
 from nextup.train.assess import dataset_marks, rank_everywhere
 from nextup.train.config import with_metric
-from nextup.train.device import make_fabric
+from nextup.train.device import make_fabric, spare_memory
 from nextup.train.kept import make_place
 from nextup.train.loop import Job, Loop
 from nextup.train.place import check_place, place_of
@@ -141,6 +141,7 @@ def fit(
             "checksum": data.checksum,
         },
     }
+    spare_memory(precision)
     fabric = make_fabric(device, precision)
     target = Run(run)
     if fabric.is_global_zero:
