@@ -198,7 +198,8 @@ SMALL = "Recipe `small`: teachers of two blocks, for processors without an accel
 ADDED_BY_IMITATION = (
     "If consistency is what is taught, SSI beats the student alone, and beats being taught by the "
     "same encoder without a task; if imitation itself helps, so does being taught by a second "
-    "student (the very one that stands alone, of the same seed). A teacher that is better than its student could be asked itself."
+    "student (the very one that stands alone, of the same seed). A teacher that is "
+    "better than its student could be asked itself."
 )
 STEADY = "Full ranking. All models meet the same accidents, drawn once."
 
