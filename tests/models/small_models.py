@@ -186,7 +186,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
 }
 """The forms of a model to test, over `SMALL`; a model not named here has one."""
 
-RATES: dict[str, float] = {"gru4rec": 0.03, "lma4gru": 0.03}
+RATES: dict[str, float] = {"gru4rec": 0.03, "lma4gru": 0.05}
 """Step sizes with which a model learns a few users by heart, where 0.01 is not the one."""
 
 BY_HEART: dict[str, float] = {"shan": 0.55}
@@ -211,7 +211,7 @@ class Form:
 
     def all_settings(self, **more: Any) -> dict[str, Any]:
         cls = available_models()[self.model]
-        fields = cls.Config.model_fields
+        fields = cls.Config.model_fields.keys() - cls.Config.idle
         small = {} if self.counts else {k: v for k, v in SMALL.items() if k in fields}
         return {**small, **self.settings, **{k: v for k, v in more.items() if k in fields}}
 

@@ -53,6 +53,9 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    idle: ClassVar[frozenset[str]] = frozenset()
+    """Settings that every model has and that do nothing in this one."""
+
     max_length: int = Field(50, ge=1, description="the most items of a history that are read")
 
     @classmethod

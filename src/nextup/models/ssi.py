@@ -73,6 +73,8 @@ def _teacher(value: object) -> Part:
 class SSIConfig(ModelConfig):
     """Settings of SSI."""
 
+    idle = frozenset({"max_length"})
+
     student: Part = Field(
         default_factory=lambda: Part.of("hgn"), description="what learns to imitate"
     )
