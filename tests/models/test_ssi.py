@@ -299,6 +299,24 @@ def test_a_run_killed_in_any_stage_goes_on_to_the_same_student(
     assert same(answers(whole.path), answers(tmp_path / "cut"))
 
 
+def test_a_second_teacher_of_one_kind_starts_elsewhere(tmp_path: Path) -> None:
+    two = [TEACHERS[0], {**TEACHERS[0], "start": 1}]
+    torch.manual_seed(0)
+    settings = {"student": STUDENT, "teachers": two}
+    fresh = cast("SSI", make_model("ssi", N_ITEMS, settings))
+    one, other = (part.item_vectors() for part in fresh.parts[:2])
+    assert not torch.equal(one, other)
+    run = fit(
+        dataset_of(shop()), "ssi", run=tmp_path / "a", settings={**settings, **SHORT},
+        progress=False,
+    )  # fmt: skip
+    first, second = (
+        [e["loss"] for e in run.log() if e["stage"] == name]
+        for name in ("teacher sasrec", "teacher sasrec 2")
+    )
+    assert first != second and len(list((run.path / "stages").iterdir())) == 2
+
+
 def test_parts_are_named_on_the_command_line_and_read_from_their_recipes() -> None:
     config, _ = resolve("ssi", settings={"student": "gru4rec/tuned", "teachers": "[sasrec, mc1]"})
     again, _ = resolve("ssi", settings=config.model_dump(mode="json"))
@@ -308,7 +326,7 @@ def test_parts_are_named_on_the_command_line_and_read_from_their_recipes() -> No
     assert said["teachers"][0]["recipe"] == "paper"
     assert said["teachers"][0]["settings"]["loss"] == "bce"
     assert said["teachers"][0]["training"]["batch_size"] == 256
-    assert said["teachers"][1] == {"model": "mc1", "recipe": None, "settings": {}, "training": {}}
+    assert said["teachers"][1]["model"] == "mc1" and not said["teachers"][1]["training"]
     plain, _ = resolve("ssi", settings={"teachers": "persona"})
     (teacher,) = json.loads(plain.model_dump_json())["teachers"]
     assert (teacher["model"], teacher["settings"]["task"]) == ("consistency", "persona")

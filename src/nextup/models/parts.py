@@ -24,6 +24,9 @@ class Part(BaseModel):
     training: dict[str, Any] = Field(
         default_factory=dict, description="settings of training that differ in its stages"
     )
+    start: int = Field(
+        0, ge=0, description="another number gives other first weights and another course"
+    )
 
     @classmethod
     def of(cls, value: object) -> Part:
@@ -38,7 +41,7 @@ class Part(BaseModel):
             return value
         if isinstance(value, str):
             model, _, recipe = value.strip().partition("/")
-            return cls(model=model, recipe=recipe or None)
+            return cls(model=model, recipe=recipe or None, start=0)
         if isinstance(value, dict):
             return cls(**value)
         raise ValueError(f"a part is a model's name, or model/recipe, not {value!r}")
@@ -51,6 +54,7 @@ class Part(BaseModel):
             recipe=recipe,
             settings={**settings, **self.settings},
             training={**training, **self.training},
+            start=self.start,
         )
 
     def make(self, n_items: int) -> Recommender:

@@ -22,7 +22,8 @@ Readings and departures
   never sees what comes later, and no validation or test item.
 * All teachers start from the same random weights, so that those of one form keep their item
   vectors in one space; else the mean of their targets would mean nothing. How well they align is
-  logged as ``teachers.cosine``.
+  logged as ``teachers.cosine``. A part's `start` gives it another beginning: without it, a teacher
+  of the student's kind would be the very run that stands alone.
 * A student with a target after every item imitates after up to `places` items of a row, drawn
   afresh in each step; others imitate once a row, before its first target. A row that reads nothing
   (a window of HGN) is not imitated: there is nothing a teacher could say.
@@ -142,8 +143,8 @@ class SSIConfig(ModelConfig):
             )
         return {
             **values,
-            "student": student.model_dump(mode="json"),
-            "teachers": [each.model_dump(mode="json") for each in teachers],
+            "student": student.model_dump(mode="json", exclude_defaults=True),
+            "teachers": [each.model_dump(mode="json", exclude_defaults=True) for each in teachers],
         }
 
 

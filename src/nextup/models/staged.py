@@ -19,6 +19,9 @@ from nextup.data.stream import Stream
 from nextup.models.base import Losses, ModelConfig, ParameterGroup, Recommender, Stage
 from nextup.models.parts import Part
 
+_STARTS = 1000
+"""More than a model has stages: how far the random numbers of two starts lie apart."""
+
 
 class Staged(Recommender):
     """Base of models made of others; the last part is the one that stays.
@@ -40,6 +43,8 @@ class Staged(Recommender):
         made = []
         for part in parts:
             torch.set_rng_state(start)
+            if part.start:
+                torch.manual_seed(int(torch.randint(1 << 62, ())) + part.start)
             made.append(part.make(n_items))
             self._random.append(torch.get_rng_state())
         self.others = nn.ModuleList(made[:-1])
@@ -126,7 +131,10 @@ class Staged(Recommender):
                 name = self.role(number) + (f": {stage.name}" if len(own) > 1 else "")
                 settings = {**({} if last else said.training), **stage.settings}
                 key = None if last else stage.key
-                plan.append((number, stage.name, Stage(name, settings, place, key)))
+                if key is not None and said.start:
+                    key = f"{key}, start {said.start}"
+                random = place + _STARTS * said.start
+                plan.append((number, stage.name, Stage(name, settings, random, key)))
         return plan
 
     def stages(self) -> list[Stage]:

@@ -31,6 +31,8 @@ STAND_INS = ("musical-instruments", "instruments-2018", "bert4rec-beauty")
 TASKS = ("temporal", "persona", "global")
 
 # The settings that make ablations out of a model; named here and nowhere else.
+SECOND_STUDENT = {"model": "hgn", "start": 1}  # not the very run that stands alone
+SECOND_BEST = {"model": "sasrec", "recipe": "tuned", "start": 1}
 NO_ITEMS, NO_PREDICTIONS = {"imitate_items": False}, {"imitate_predictions": False}
 
 
@@ -124,7 +126,7 @@ def imitation(size: str) -> tuple[Method, ...]:
         *one_teacher(size),
         ssi("SSI", size),
         ssi("taught without task", size, control=True, teachers="bert4rec"),
-        ssi("taught by a second student", size, control=True, teachers="hgn"),
+        ssi("taught by a second student", size, control=True, teachers=[SECOND_STUDENT]),
     )
 
 
@@ -143,7 +145,7 @@ def beyond() -> tuple[Method, ...]:
     """Return the best single models, and the best of them taught by them."""
     tuned: dict[str, Any] = {"role": "tuned", "added": True}
     own: dict[str, Any] = {"role": "own", "added": True}
-    taught: dict[str, Any] = {"teachers": ["sasrec/tuned"]}
+    taught: dict[str, Any] = {"teachers": [SECOND_BEST]}
     light: dict[str, Any] = {"student": "hgn/small", "imitate_items": True}
     return (
         Method("SASRec tuned", "sasrec", "tuned", **tuned),
@@ -198,7 +200,7 @@ SMALL = "Recipe `small`: teachers of two blocks, for processors without an accel
 ADDED_BY_IMITATION = (
     "If consistency is what is taught, SSI beats the student alone, and beats being taught by the "
     "same encoder without a task; if imitation itself helps, so does being taught by a second "
-    "student (the very one that stands alone, of the same seed). A teacher that is "
+    "student from another start. A teacher that is "
     "better than its student could be asked itself."
 )
 STEADY = "Full ranking. All models meet the same accidents, drawn once."
