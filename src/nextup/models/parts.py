@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from nextup.models.base import ReadRecipe, Recommender, make_model
 
@@ -27,6 +33,12 @@ class Part(BaseModel):
     start: int = Field(
         0, ge=0, description="another number gives other first weights and another course"
     )
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_start(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the start where it is the usual one: runs stored before there was any agree."""
+        said: dict[str, Any] = write(self)
+        return said if said.get("start") else {k: v for k, v in said.items() if k != "start"}
 
     @classmethod
     def of(cls, value: object) -> Part:

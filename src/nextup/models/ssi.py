@@ -143,8 +143,8 @@ class SSIConfig(ModelConfig):
             )
         return {
             **values,
-            "student": student.model_dump(mode="json", exclude_defaults=True),
-            "teachers": [each.model_dump(mode="json", exclude_defaults=True) for each in teachers],
+            "student": student.model_dump(mode="json"),
+            "teachers": [each.model_dump(mode="json") for each in teachers],
         }
 
 
