@@ -19,7 +19,8 @@ import torch
 from evaluation_speed import beauty
 from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawId, RawIds
-from nextup.models.base import item_counts, make_model
+from nextup.models.base import item_counts
+from nextup.models.registry import make_model
 from nextup.models.store import save_model
 from nextup.recommend.recommender import load
 from plain_sasrec import PlainSASRec, pad_left

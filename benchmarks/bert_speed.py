@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from nextup.data.public import read_public
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from plain_bert import PlainTeacher, train_epoch
 from plain_sasrec import steps_per_epoch
 from record import record

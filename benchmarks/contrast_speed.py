@@ -22,7 +22,7 @@ import torch
 from nextup.data.public import read_public
 from nextup.data.stream import TrainingStream
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.train.config import TrainConfig
 from nextup.train.device import make_fabric
 from nextup.train.loop import Job, Loop

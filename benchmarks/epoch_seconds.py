@@ -107,7 +107,7 @@ def measure(
     import torch
 
     from nextup.evaluation.protocol import Protocol
-    from nextup.models.base import model_class
+    from nextup.models.registry import model_class
     from nextup.train.checkpoint import Progress
     from nextup.train.device import make_fabric
     from nextup.train.loop import Job, Loop
@@ -246,7 +246,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     from nextup.data.public import read_public
     from nextup.errors import NextupError
-    from nextup.models.base import available_models
+    from nextup.models.registry import available_models
     from nextup.studies.provenance import commit
     from record import record
 

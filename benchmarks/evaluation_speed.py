@@ -39,7 +39,8 @@ from nextup.errors import InputError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
-from nextup.models.base import Recommender, make_model
+from nextup.models.base import Recommender
+from nextup.models.registry import make_model
 from plain_sasrec import PlainSASRec, full_rank
 from record import interleaved, record
 

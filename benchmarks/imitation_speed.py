@@ -20,7 +20,7 @@ import torch
 
 from nextup.data.batches import batch_of_lists
 from nextup.data.public import read_public
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.train.recipe import resolve
 from plain_imitation import PlainSSI, padded
 from record import interleaved, record

@@ -28,7 +28,7 @@ def one(n_items: int, steps: int) -> dict[str, float]:
 
     from nextup.data.sequences import Sequences
     from nextup.data.stream import TrainingStream
-    from nextup.models.base import make_model
+    from nextup.models.registry import make_model
 
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.geometric(1 / 6, 5000) + 2, 3, 50)

@@ -66,7 +66,7 @@ def ours(
     import torch
 
     from nextup.evaluation.protocol import Protocol
-    from nextup.models.base import make_model
+    from nextup.models.registry import make_model
     from nextup.train.config import TrainConfig
     from nextup.train.device import make_fabric
     from nextup.train.loop import Job, Loop
@@ -99,7 +99,7 @@ def profile(train: Any, n_items: int, loss: str, steps: int = 15) -> list[dict[s
     from torch.profiler import profile as record_operators
 
     from nextup.data.stream import TrainingStream
-    from nextup.models.base import make_model
+    from nextup.models.registry import make_model
 
     model = make_model("sasrec", n_items, SETTINGS[loss])
     sampler = model.negative_sampler(train, torch.device("cpu"))

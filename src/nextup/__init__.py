@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nextup.data.simulate import simulate
     from nextup.evaluation.compare import compare
     from nextup.evaluation.protocol import Protocol
-    from nextup.models.base import available_models
+    from nextup.models.registry import available_models
     from nextup.recommend.recommender import load
     from nextup.train.assess import evaluate
     from nextup.train.consistency import consistency
@@ -44,7 +44,7 @@ __all__ = [
 
 # Where each public name lives; it is imported when first asked for, so `import nextup` is fast.
 _HOMES = {
-    "available_models": "nextup.models.base",
+    "available_models": "nextup.models.registry",
     "Dataset": "nextup.data.dataset",
     "Protocol": "nextup.evaluation.protocol",
     "compare": "nextup.evaluation.compare",

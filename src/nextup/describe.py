@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from nextup.measured import epoch_seconds
-from nextup.models.base import Recommender, available_models, make_model, model_class
+from nextup.models.base import Recommender
+from nextup.models.registry import available_models, make_model, model_class
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import recipes
 

@@ -16,7 +16,8 @@ from nextup.describe import (
     describe_models,
     module_text,
 )
-from nextup.models.base import Recommender, available_models
+from nextup.models.base import Recommender
+from nextup.models.registry import available_models
 
 COMMAND = "nextup models --page > docs/models.md"
 

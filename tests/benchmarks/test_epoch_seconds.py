@@ -81,7 +81,7 @@ def test_what_was_measured_can_be_shipped(
 
 
 def test_what_recbole_calls_them_are_models_there_are(bench: Any) -> None:
-    from nextup.models.base import available_models
+    from nextup.models.registry import available_models
 
     assert set(bench.RECBOLE) <= set(available_models())
     assert set(bench.MEASURED_ELSEWHERE["seconds_per_epoch"]) <= set(bench.RECBOLE)

@@ -13,7 +13,7 @@ import torch
 from nextup.augment import Packed
 from nextup.data.sequences import Sequences
 from nextup.data.stream import TrainingStream
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.nn.packing import Packing
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -14,7 +14,8 @@ from nextup import measured
 from nextup.describe import full_paper, parameters_in_words, short_paper
 from nextup.measured import EpochSeconds, StageSeconds, ship
 from nextup.model_page import COMMAND, models_page
-from nextup.models.base import Kind, available_models, make_model, model_class
+from nextup.models.base import Kind
+from nextup.models.registry import available_models, make_model, model_class
 
 from .command_line import Cli
 

@@ -15,7 +15,7 @@ from nextup.data.simulate import simulate
 from nextup.errors import ConfigError
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks, rank_cases
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 
 
 @pytest.fixture(scope="module")

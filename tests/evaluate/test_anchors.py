@@ -9,7 +9,7 @@ from nextup.errors import InputError
 from nextup.evaluation.metrics import feasible, metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 
 METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10", "HR@20", "NDCG@20")
 PUBLISHED = {  # POP, counted on the training and the validation items

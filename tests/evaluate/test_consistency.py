@@ -21,7 +21,8 @@ from nextup.evaluation.perturb import PERTURBATIONS
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
 from nextup.evaluation.retrieval import top_items
-from nextup.models.base import ModelConfig, Recommender, make_model
+from nextup.models.base import ModelConfig, Recommender
+from nextup.models.registry import make_model
 
 SPLIT = simulate(150, 60, seed=3).dataset.split()
 

@@ -15,7 +15,7 @@ from nextup.errors import InputError, NextupError, RunError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks, rank_cases
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 
 TIES = ("mean", "low_id", "pessimistic")
 

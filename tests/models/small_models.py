@@ -22,7 +22,8 @@ from nextup.data.dataset import Dataset
 from nextup.data.rawids import RawIds
 from nextup.data.sequences import Sequences
 from nextup.data.stream import Stream
-from nextup.models.base import Recommender, available_models, make_model
+from nextup.models.base import Recommender
+from nextup.models.registry import available_models, make_model
 
 N_ITEMS, MAX_LENGTH = 40, 8
 

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy, embedding, gelu, layer_norm, line
 
 from nextup.augment import Packed, cloze_places
 from nextup.data.batches import batch_of_lists
-from nextup.models.base import make_model
 from nextup.models.bert4rec import BERT4Rec
+from nextup.models.registry import make_model
 from nextup.nn.packing import Packing, Slots
 
 N_ITEMS, MASK = 40, 41

@@ -12,8 +12,8 @@ from torch.nn.functional import logsigmoid
 
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
-from nextup.models.base import make_model
 from nextup.models.bpr import BPR
+from nextup.models.registry import make_model
 
 N_ITEMS = 9
 TRAIN = Sequences.from_lists([[1, 2, 3, 2], [4], [5, 6, 7, 8, 9, 1]])

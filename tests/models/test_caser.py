@@ -10,8 +10,8 @@ from torch.nn.functional import conv2d, logsigmoid
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
-from nextup.models.base import make_model
 from nextup.models.caser import Caser
+from nextup.models.registry import make_model
 from nextup.nn.image_filters import ImageFilters
 
 N_ITEMS, WIDTH, L = 12, 4, 5

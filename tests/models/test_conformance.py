@@ -30,8 +30,9 @@ from nextup.errors import ConfigError
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
 from nextup.evaluation.retrieval import top_items
-from nextup.models.base import Recommender, item_counts, make_model
+from nextup.models.base import Recommender, item_counts
 from nextup.models.next_item import NextItemRecommender
+from nextup.models.registry import make_model
 from nextup.models.store import load_model, save_model
 
 every_form = pytest.mark.parametrize("form", forms(), ids=str)

@@ -14,8 +14,8 @@ from torch.nn.functional import binary_cross_entropy, cross_entropy
 from nextup.augment import Packed
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
-from nextup.models.base import make_model
 from nextup.models.consistency import Consistency
+from nextup.models.registry import make_model
 from nextup.nn.contrast import matching_losses
 from nextup.nn.packing import Packing
 

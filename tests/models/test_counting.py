@@ -20,7 +20,8 @@ from nextup.evaluation.metrics import feasible, metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
 from nextup.evaluation.retrieval import top_items
-from nextup.models.base import Recommender, make_model
+from nextup.models.base import Recommender
+from nextup.models.registry import make_model
 from nextup.models.store import load_model
 from nextup.train.assess import evaluate
 from nextup.train.fit import fit

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
-from nextup.models.base import make_model
 from nextup.models.fossil import Fossil
+from nextup.models.registry import make_model
 
 N_ITEMS, WIDTH = 9, 4
 ROWS = [[1, 2, 3, 2], [4, 1], [5, 6, 7, 8, 9, 1], [7]]

@@ -11,8 +11,8 @@ from torch.nn.functional import logsigmoid
 
 from nextup.data.batches import Batch, batch_of_lists, gather, items_on
 from nextup.data.sequences import Sequences
-from nextup.models.base import make_model
 from nextup.models.fpmc import FPMC
+from nextup.models.registry import make_model
 
 N_ITEMS, WIDTH = 9, 3
 TRAIN = Sequences.from_lists([[1, 2, 3, 2], [4, 1], [5, 6, 7, 8, 9, 1]])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nextup.data.batches import batch_of_lists
-from nextup.models.base import make_model
 from nextup.models.gcsan import GCSAN
+from nextup.models.registry import make_model
 
 N_ITEMS = 9
 ROWS = [[1, 2, 3, 2, 4], [5], [7, 7], [9, 8, 1, 2], [3, 5, 1, 6, 7, 2]]

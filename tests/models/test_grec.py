@@ -9,8 +9,8 @@ from small_models import first_batch
 from torch import Tensor
 
 from nextup.data.batches import Batch, batch_of_lists
-from nextup.models.base import make_model
 from nextup.models.grec import GRec, draw_gaps
+from nextup.models.registry import make_model
 from nextup.nn.losses import softmax_loss
 
 N_ITEMS = 40

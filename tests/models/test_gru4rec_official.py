@@ -18,8 +18,8 @@ from nextup.data.lanes import LaneBatch, LaneStream
 from nextup.data.negatives import SupportNegatives
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
-from nextup.models.base import make_model
 from nextup.models.gru4rec_official import GRU4RecOfficial
+from nextup.models.registry import make_model
 from nextup.models.store import load_model
 from nextup.nn.losses import own_column_losses
 from nextup.train.config import TrainConfig

@@ -12,8 +12,8 @@ from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.data.stream import Windows
 from nextup.errors import ConfigError
-from nextup.models.base import make_model
 from nextup.models.hgn import HGN
+from nextup.models.registry import make_model
 
 CPU = torch.device("cpu")
 TRAIN = Sequences.from_lists([[1, 2, 3, 4, 5, 6], [7, 8, 9], [2, 9, 4, 1, 3], [10, 11]])

@@ -14,7 +14,7 @@ from small_models import dataset_of, forms, shop
 
 import nextup
 from nextup.errors import ConfigError
-from nextup.models import base
+from nextup.models import registry
 from nextup.train import recipe
 from nextup.train.assess import evaluate
 from nextup.train.fit import fit
@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from nextup.models.base import register
+from nextup.models.registry import register
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
 
 
@@ -76,8 +76,8 @@ learning_rate = 1e-2
 @pytest.fixture
 def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The file and the recipe of a new model, where a contributor would put them."""
-    base.available_models()
-    before = dict(base._REGISTER)
+    registry.available_models()
+    before = dict(registry._REGISTER)
     room = tmp_path / "recipes"
     shutil.copytree(Path(str(resources.files("nextup.recipes"))), room)
     (room / "bag").mkdir()
@@ -89,8 +89,8 @@ def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
-    base._REGISTER.clear()
-    base._REGISTER.update(before)
+    registry._REGISTER.clear()
+    registry._REGISTER.update(before)
 
 
 def test_one_file_and_one_recipe_are_a_whole_model(bag: ModuleType, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_one_file_and_one_recipe_are_a_whole_model(bag: ModuleType, tmp_path: Pa
 def test_a_registered_model_is_listed_checked_and_under_the_conformance_suite(
     bag: ModuleType,
 ) -> None:
-    assert base.available_models()["bag"] is bag.Bag
+    assert registry.available_models()["bag"] is bag.Bag
     assert any(form.model == "bag" for form in forms())
     assert list(recipes("bag")) == ["bag/paper"]
     with pytest.raises(ConfigError, match="unknown key `widht`; did you mean `width`"):
@@ -119,14 +119,14 @@ def test_a_registered_model_is_listed_checked_and_under_the_conformance_suite(
 
 
 def test_the_register_is_clean_afterwards() -> None:
-    assert "bag" not in base.available_models()
+    assert "bag" not in registry.available_models()
     with pytest.raises(ConfigError, match="unknown model `bag`"):
-        base.model_class("bag")
+        registry.model_class("bag")
 
 
 def test_a_misspelt_model_is_refused_with_the_nearest_known() -> None:
     with pytest.raises(ConfigError, match="unknown model `sasrek`; did you mean `sasrec`"):
-        base.make_model("sasrek", 10)
+        registry.make_model("sasrek", 10)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +145,12 @@ def test_a_setting_out_of_range_is_one_line_that_names_it(
     name: str, settings: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        base.make_model(name, 10, settings)
+        registry.make_model(name, 10, settings)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"model {name}: ")
 
 
 def test_a_config_cannot_be_changed_after_it_was_checked() -> None:
-    model = base.make_model("gru4rec", 10)
+    model = registry.make_model("gru4rec", 10)
     with pytest.raises(Exception, match="frozen"):
         model.config.max_length = 3

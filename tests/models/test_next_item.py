@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, logsigmoid
 
 from nextup.data.batches import Batch, batch_of_lists
-from nextup.models.base import make_model
 from nextup.models.next_item import NextItemRecommender
+from nextup.models.registry import make_model
 
 WINDOW = 12
 

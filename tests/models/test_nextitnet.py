@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import conv1d, layer_norm, pad
 
 from nextup.data.batches import batch_of_lists
-from nextup.models.base import make_model
 from nextup.models.nextitnet import NextItNet
+from nextup.models.registry import make_model
 from nextup.nn.convolution import DilatedBlock
 
 N_ITEMS = 40

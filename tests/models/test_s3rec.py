@@ -20,8 +20,8 @@ from nextup.data.attributes import attribute_matrix
 from nextup.data.catalog import Catalog
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
-from nextup.models.base import make_model
 from nextup.models.gaps import View
+from nextup.models.registry import make_model
 from nextup.models.s3rec import S3Rec
 from nextup.models.store import load_model
 from nextup.nn.agreement import told_apart

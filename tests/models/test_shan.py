@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.models.shan import SHAN
 
 CPU = torch.device("cpu")

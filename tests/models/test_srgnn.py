@@ -12,7 +12,7 @@ from torch import Tensor
 from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.models.srgnn import SRGNN
 
 N_ITEMS = 9

@@ -16,7 +16,7 @@ from torch.nn.functional import kl_div
 from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError, RunError
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.models.ssi import SSI
 from nextup.models.store import load_model
 from nextup.train.assess import evaluate

@@ -11,8 +11,8 @@ from plain import close
 from torch import nn
 
 from nextup.data.batches import batch_of_lists
-from nextup.models.base import make_model
 from nextup.models.gru4rec import GRU4Rec
+from nextup.models.registry import make_model
 from nextup.nn.recurrence import time_major
 
 

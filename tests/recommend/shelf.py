@@ -10,7 +10,8 @@ import torch
 from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawIds
 from nextup.data.sequences import Sequences
-from nextup.models.base import Recommender, available_models, item_counts, make_model
+from nextup.models.base import Recommender, item_counts
+from nextup.models.registry import available_models, make_model
 from nextup.models.store import save_model
 from nextup.recommend.recommender import LoadedRecommender, load
 

@@ -14,7 +14,7 @@ from shelf import N_ITEMS, catalog, fitted, histories, popularity, saved
 from nextup.data.batches import batch_of_lists
 from nextup.errors import ConfigError, InputError
 from nextup.evaluation.retrieval import top_k, top_k_of_row, top_k_on_device
-from nextup.models.base import available_models
+from nextup.models.registry import available_models
 from nextup.recommend.recommender import LoadedRecommender
 
 

@@ -16,7 +16,7 @@ import nextup.models.store as store
 from nextup.data.batches import gather
 from nextup.data.catalog import Catalog
 from nextup.errors import RunError
-from nextup.models.base import available_models
+from nextup.models.registry import available_models
 from nextup.models.store import load_model, save_model
 from nextup.recommend.recommender import load
 

@@ -6,7 +6,7 @@ import pytest
 
 from nextup.errors import ConfigError
 from nextup.evaluation.metrics import parse_metric
-from nextup.models.base import available_models, make_model
+from nextup.models.registry import available_models, make_model
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import check_of_use, recipes, resolve
 

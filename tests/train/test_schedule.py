@@ -12,7 +12,7 @@ import torch
 from small_data import QUICK, dataset
 
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import make_model
+from nextup.models.registry import make_model
 from nextup.train.config import TrainConfig
 from nextup.train.device import make_fabric
 from nextup.train.loop import Job, Loop

@@ -1,11 +1,11 @@
-"""The contract every recommender fulfils, and the register of those that exist.
+"""The contract every recommender fulfils.
 
 A model says what training minimises (`loss`), what a history is turned into (`query`) and where
 the items stand in the same space (`item_vectors`, `item_bias`). Scores are the product of the
 two, so ranking, top-k, export and imitation are written once, for all. A model whose scores do
 not factor (a transition count) overrides `scores`.
 
-A new model is one file with one class below `@register`, and one recipe.
+A new model is one file with one class below `@register` (`nextup.models.registry`), and one recipe.
 """
 
 from __future__ import annotations
@@ -299,37 +299,6 @@ class Recommender(nn.Module):
         return self.scores(batch)
 
 
-ModelType = TypeVar("ModelType", bound=type[Recommender])
-_REGISTER: dict[str, type[Recommender]] = {}
-
-
-def register(model: ModelType) -> ModelType:
-    """Enter a model class under its `name`; it then takes part in everything, tests included."""
-    _REGISTER[model.name] = model
-    return model
-
-
-def available_models() -> dict[str, type[Recommender]]:
-    """Return all registered models by name."""
-    import nextup.models  # noqa: F401  (importing the room registers its models)
-
-    return dict(sorted(_REGISTER.items()))
-
-
-def model_class(name: str) -> type[Recommender]:
-    """Return the model called `name`.
-
-    Raises
-    ------
-    ConfigError
-        If there is none; names the nearest.
-    """
-    known = available_models()
-    if name not in known:
-        raise ConfigError(f"unknown model `{name}`{suggest(name, known)}")
-    return known[name]
-
-
 ConfigType = TypeVar("ConfigType", bound=BaseModel)
 
 
@@ -353,12 +322,6 @@ def make_config(cls: type[ConfigType], values: dict[str, Any], where: str) -> Co
             raise ConfigError(f"{where}: {said}") from None
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{where}: `{key}`: {said} (given: {first['input']!r})") from None
-
-
-def make_model(name: str, n_items: int, settings: dict[str, Any] | None = None) -> Recommender:
-    """Build a fresh model from its name and settings (unknown settings are an error)."""
-    cls = model_class(name)
-    return cls(make_config(cls.Config, settings or {}, f"model {name}"), n_items)
 
 
 def item_counts(train: Sequences, n_items: int) -> np.ndarray:

@@ -37,7 +37,8 @@ from torch import Tensor, nn
 from nextup.augment import Packed, cloze_places
 from nextup.data.batches import Batch
 from nextup.data.stream import Samples
-from nextup.models.base import Losses, ModelConfig, ParameterGroup, Recommender, register
+from nextup.models.base import Losses, ModelConfig, ParameterGroup, Recommender
+from nextup.models.registry import register
 from nextup.nn.linear_cross_entropy import linear_cross_entropy
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing, Slots

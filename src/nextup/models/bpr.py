@@ -32,7 +32,8 @@ from nextup.data.batches import Batch
 from nextup.data.negatives import UniformNegatives
 from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples
-from nextup.models.base import Losses, ModelConfig, register
+from nextup.models.base import Losses, ModelConfig
+from nextup.models.registry import register
 from nextup.models.users import UserVectors, WithUserVectors, mean_vector
 from nextup.nn.losses import bpr_loss
 

@@ -36,7 +36,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import ModelConfig, register
+from nextup.models.base import ModelConfig
+from nextup.models.registry import register
 from nextup.models.users import UserVectors, WithUserVectors, mean_vector
 from nextup.models.windows import WindowConfig, WindowRecommender
 from nextup.nn.image_filters import ImageFilters

@@ -10,8 +10,8 @@ authors' paper: the last state, a [mask] token, two different operators, rates .
 
 from __future__ import annotations
 
-from nextup.models.base import register
 from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender
+from nextup.models.registry import register
 from nextup.models.sasrec import SASRec, SASRecConfig
 
 

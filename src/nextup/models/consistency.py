@@ -45,8 +45,9 @@ from nextup.augment.places import cloze_places
 from nextup.augment.strangers import Strangers, splice_strangers
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
-from nextup.models.base import Losses, ModelConfig, register
+from nextup.models.base import Losses, ModelConfig
 from nextup.models.bert4rec import BERT4Rec, BERT4RecConfig, appended
+from nextup.models.registry import register
 from nextup.nn.contrast import matching_losses
 from nextup.nn.packing import Packing, Slots
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nextup.models.base import register
 from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender
+from nextup.models.registry import register
 from nextup.models.sasrec import SASRec, SASRecConfig
 
 

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, embedding_bag
 
 from nextup.data.batches import Batch
-from nextup.models.base import ModelConfig, register
+from nextup.models.base import ModelConfig
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
+from nextup.models.registry import register
 from nextup.models.users import UserVectors, WithUserVectors, mean_vector, running_mean
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from nextup.data.batches import Batch
-from nextup.models.base import ModelConfig, register
+from nextup.models.base import ModelConfig
 from nextup.models.next_item import LastStateConfig, NextItemRecommender
+from nextup.models.registry import register
 from nextup.nn.attention import packed_attention
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing

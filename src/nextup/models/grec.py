@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 from nextup.data.batches import Batch
 from nextup.data.stream import Samples
-from nextup.models.base import Losses, ModelConfig, Recommender, register
+from nextup.models.base import Losses, ModelConfig, Recommender
+from nextup.models.registry import register
 from nextup.nn.convolution import (
     Neighbours,
     convolution_blocks,

@@ -20,8 +20,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import Kind, ModelConfig, register
+from nextup.models.base import Kind, ModelConfig
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
+from nextup.models.registry import register
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
 from nextup.nn.recurrence import initialise_gates, packed_states

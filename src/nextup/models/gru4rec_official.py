@@ -36,14 +36,8 @@ from nextup.data.lanes import LaneBatch, LaneStream
 from nextup.data.negatives import SupportNegatives
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
-from nextup.models.base import (
-    Losses,
-    ModelConfig,
-    ParameterGroup,
-    Recommender,
-    item_counts,
-    register,
-)
+from nextup.models.base import Losses, ModelConfig, ParameterGroup, Recommender, item_counts
+from nextup.models.registry import register
 from nextup.nn.losses import own_column_losses
 from nextup.nn.noise import Dropout
 from nextup.nn.recurrence import initialise_gates, packed_states, stepped_states

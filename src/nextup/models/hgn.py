@@ -35,7 +35,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import Losses, ModelConfig, register
+from nextup.models.base import Losses, ModelConfig
+from nextup.models.registry import register
 from nextup.models.users import UserVectors, WithUserVectors, mean_vector
 from nextup.models.windows import WindowConfig, WindowRecommender
 

@@ -26,10 +26,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nextup.models.base import register
 from nextup.models.coserec import CoSeRecConfig
 from nextup.models.gru4rec import GRU4Rec, GRU4RecConfig
 from nextup.models.learnable import LearnableAugmentation, LearnableConfig
+from nextup.models.registry import register
 from nextup.models.sasrec import SASRec
 
 

@@ -28,8 +28,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import Losses, ModelConfig, register
+from nextup.models.base import Losses, ModelConfig
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
+from nextup.models.registry import register
 from nextup.nn.convolution import (
     Neighbours,
     convolution_blocks,

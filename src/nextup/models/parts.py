@@ -13,7 +13,8 @@ from pydantic import (
     model_serializer,
 )
 
-from nextup.models.base import ReadRecipe, Recommender, make_model
+from nextup.models.base import ReadRecipe, Recommender
+from nextup.models.registry import make_model
 
 
 class Part(BaseModel):

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
-from nextup.models.base import ModelConfig, Recommender, item_counts, register
+from nextup.models.base import ModelConfig, Recommender, item_counts
+from nextup.models.registry import register
 
 
 @register

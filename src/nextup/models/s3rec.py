@@ -45,8 +45,9 @@ from nextup.data.catalog import Catalog
 from nextup.data.negatives import NegativeSampler, UniformNegatives
 from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples
-from nextup.models.base import Losses, ModelConfig, Stage, register
+from nextup.models.base import Losses, ModelConfig, Stage
 from nextup.models.gaps import GapReader, View, segment_views
+from nextup.models.registry import register
 from nextup.models.sasrec import SASRecConfig
 from nextup.nn.agreement import Heads, told_apart
 

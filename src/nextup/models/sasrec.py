@@ -34,8 +34,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import Kind, ModelConfig, register
+from nextup.models.base import Kind, ModelConfig
 from nextup.models.next_item import NextItemConfig, NextItemRecommender
+from nextup.models.registry import register
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
 from nextup.nn.transformer import (

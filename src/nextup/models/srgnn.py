@@ -26,8 +26,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import ModelConfig, register
+from nextup.models.base import ModelConfig
 from nextup.models.next_item import LastStateConfig, NextItemRecommender
+from nextup.models.registry import register
 from nextup.nn.noise import Dropout
 from nextup.nn.packing import Packing
 from nextup.nn.session_graph import GatedGraph, SessionGraphs

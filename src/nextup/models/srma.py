@@ -24,8 +24,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
-from nextup.models.base import Losses, ParameterGroup, Stage, register
+from nextup.models.base import Losses, ParameterGroup, Stage
 from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender, Streams
+from nextup.models.registry import register
 from nextup.models.sasrec import SASRec, SASRecConfig
 from nextup.nn.contrast import SlotLayout
 from nextup.nn.noise import Dropout

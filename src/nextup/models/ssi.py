@@ -44,15 +44,9 @@ from torch import Tensor, nn
 
 from nextup.data.batches import Batch
 from nextup.errors import ConfigError
-from nextup.models.base import (
-    Losses,
-    ModelConfig,
-    ParameterGroup,
-    ReadRecipe,
-    Stage,
-    register,
-)
+from nextup.models.base import Losses, ModelConfig, ParameterGroup, ReadRecipe, Stage
 from nextup.models.parts import Part, listed
+from nextup.models.registry import register
 from nextup.models.staged import Staged
 from nextup.models.teaching import Classroom
 from nextup.nn.imitation import Factors, divergence_from, weight_cost

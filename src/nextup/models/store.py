@@ -23,7 +23,8 @@ from torch import Tensor
 
 from nextup.data.catalog import Catalog
 from nextup.errors import NextupError, RunError
-from nextup.models.base import Recommender, make_model
+from nextup.models.base import Recommender
+from nextup.models.registry import make_model
 
 FORMAT, VERSION = "nextup recommender", 1
 CARD, CATALOG = "recommender.json", "catalog.json"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import available_models, model_class
+from nextup.models.registry import available_models, model_class
 from nextup.train.config import TrainConfig
 from nextup.train.recipe import recipes, resolve
 

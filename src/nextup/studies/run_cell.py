@@ -94,7 +94,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
         again = goes_on(folder, cell, data)
         if not again or not begun.is_file():
             begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
-        run = _fitted(folder, cell, data, how, again, places.stages)
+        run = fitted(folder, cell, data, how, again, kept=places.stages)
         test, ranks = _tested(run, data, how), run.ranks("test")
         before: Result | None = Results(places.results).find(cell)
         wanted = (asked or Asked()) | (Asked() if before is None else before.holds)
@@ -197,7 +197,8 @@ def fitted_already(cell: Cell, places: Places) -> bool:
         return False
 
 
-def _fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool, stages: Path) -> Run:
+def fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool, **more: Any) -> Run:
+    """Fit a cell in its folder, or go on `again`; `more` is handed to `nextup.train.fit.fit`."""
     from nextup.train.fit import fit
 
     return fit(
@@ -215,7 +216,7 @@ def _fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool, stag
         resume=again,
         overwrite=not again,
         progress=False,
-        kept=stages,
+        **more,
     )
 
 

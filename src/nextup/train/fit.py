@@ -18,7 +18,8 @@ from nextup.data.split import Split
 from nextup.errors import ConfigError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import Recommender, item_counts, model_class
+from nextup.models.base import Recommender, item_counts
+from nextup.models.registry import model_class
 from nextup.models.store import save_model
 from nextup.train.assess import dataset_marks, rank_everywhere
 from nextup.train.config import with_metric

@@ -7,7 +7,8 @@ from importlib import resources
 from typing import Any
 
 from nextup.errors import ConfigError, suggest
-from nextup.models.base import ModelConfig, make_config, model_class
+from nextup.models.base import ModelConfig, make_config
+from nextup.models.registry import model_class
 from nextup.train.config import TrainConfig
 
 if sys.version_info >= (3, 11):

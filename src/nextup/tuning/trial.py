@@ -20,8 +20,7 @@ from nextup.errors import DivergedError
 from nextup.studies.cell import Cell
 from nextup.studies.places import Places, held
 from nextup.studies.provenance import commit, hardware, now, versions
-from nextup.studies.run_cell import BusyError, How, goes_on, main, read_task
-from nextup.train.fit import fit
+from nextup.studies.run_cell import BusyError, How, fitted, goes_on, main, read_task
 from nextup.train.run import Run
 from nextup.tuning.search import note_outcome
 
@@ -56,7 +55,7 @@ def run_trial(cell: Cell, places: Places, how: How) -> Path:
             begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
         began = time.monotonic()
         try:
-            found = _measured(_fitted(folder, cell, data, how, again))
+            found = _measured(fitted(folder, cell, data, how, again, withhold_test=True))
         except DivergedError as error:
             found = {"diverged": str(error), "seconds": round(time.monotonic() - began, 3)}
         origin = {
@@ -68,25 +67,6 @@ def run_trial(cell: Cell, places: Places, how: How) -> Path:
             "how": asdict(how),
         }
         return note_outcome(places, cell, {**found, **origin})
-
-
-def _fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool) -> Run:
-    return fit(
-        data,
-        cell.model,
-        run=folder,
-        recipe=cell.recipe,
-        settings=dict(cell.settings),
-        split=cell.split,
-        protocol=cell.protocol,
-        seed=cell.seed,
-        device=how.device,
-        precision=how.precision,
-        resume=again,
-        overwrite=not again,
-        progress=False,
-        withhold_test=True,
-    )
 
 
 def _measured(run: Run) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextup.errors import RunError
-from nextup.models.base import model_class
+from nextup.models.registry import model_class
 from nextup.train.recipe import read_recipe
 from nextup.train.run import write_whole
 from nextup.tuning.search import METRIC, is_done
