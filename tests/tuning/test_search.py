@@ -147,7 +147,7 @@ def test_stopped_and_gone_on_with_nothing_is_done_twice(
     left = search.missing(search.begin(places))
     assert [cell.identity for cell in left] == [search.cells[at].identity for at in (0, 2)]
     assert timeless(run_here(search, places)) == timeless(whole)
-    monkeypatch.setattr(trial_room, "fit", None)
+    monkeypatch.setattr(trial_room, "fitted", None)
     assert timeless(run_here(search, places)) == timeless(whole), "nothing is left to do"
 
 
