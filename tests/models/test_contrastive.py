@@ -14,8 +14,9 @@ from torch.nn.functional import layer_norm
 from nextup.augment import Packed
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
-from nextup.models.contrastive import ContrastiveRecommender, Streams
+from nextup.models.contrastive import ContrastiveRecommender
 from nextup.models.srma import SRMA
+from nextup.models.streams import Streams
 
 WINDOW = 8
 

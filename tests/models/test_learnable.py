@@ -144,7 +144,7 @@ def test_the_logits_gradient_is_that_of_the_expected_loss(
     assert (exact.abs() > 4 * error).any()  # or the test could not fail
 
 
-def test_token_credit_is_without_bias_too() -> None:
+def test_token_credit_is_without_bias_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against credit of whole rows, which enumeration has shown to be right."""
     settings = {"width": 4, "heads": 1, "layers": 2, "augment": False, "keep_share": "token"}
     model = learner(**settings, **QUIET, estimator="disarm")  # type: ignore[arg-type]
@@ -158,10 +158,7 @@ def test_token_credit_is_without_bias_too() -> None:
                 sums = torch.stack([part.sum() for part in values.tensor_split(ends[:-1])])
                 return sums.repeat_interleave(torch.from_numpy(lengths))
 
-            from nextup.models import learnable
-
-            original = learnable._sums_to_the_end
-            learnable._sums_to_the_end = whole_row  # type: ignore[assignment]
+            monkeypatch.setattr("nextup.models.credit._sums_to_the_end", whole_row)
         torch.manual_seed(7 + coarse)
         each = torch.stack(
             [
@@ -171,8 +168,6 @@ def test_token_credit_is_without_bias_too() -> None:
                 for _ in range(800)
             ]
         ).double()
-        if coarse:
-            learnable._sums_to_the_end = original
         means.append((each.mean(dim=0), each.var(dim=0) / len(each)))
     apart = (means[0][0] - means[1][0]).abs()
     assert (apart < 4.5 * (means[0][1] + means[1][1]).sqrt()).all()

@@ -96,6 +96,22 @@ class Batch:
         items[mask.to(self.device)] = self.tokens
         return items
 
+    def met(self, n_items: int, *more: Tensor) -> Tensor:
+        """``int64[k]``: items read, to be found or drawn against, and `more`; ascending, each once.
+
+        Parameters
+        ----------
+        n_items
+            The largest item number; what lies beyond are tokens of the model's own.
+        more
+            Further item numbers, of any shape.
+        """
+        said = [self.tokens, self.targets, self.negatives, *more]
+        ids = torch.cat([each.reshape(-1) for each in said if each is not None])
+        ids = torch.unique(ids)  # type: ignore[no-untyped-call]
+        found: Tensor = ids[(ids > 0) & (ids <= n_items)]
+        return found
+
     def latest(self, count: int) -> Tensor:
         """``int64[B, count]``: the last `count` items of each row, padded with 0 on the left."""
         back = torch.arange(count - 1, -1, -1, device=self.device)

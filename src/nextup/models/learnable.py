@@ -21,7 +21,6 @@ know nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -32,7 +31,9 @@ from torch import Tensor, nn
 
 from nextup.data.batches import Batch
 from nextup.models.base import Losses, ParameterGroup
-from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender, Streams
+from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender
+from nextup.models.credit import Credit
+from nextup.models.streams import Streams
 from nextup.nn.contrast import swap_differences
 from nextup.nn.learnable_dropout import (
     Estimator,
@@ -137,7 +138,9 @@ class LearnableAugmentation(ContrastiveRecommender):
             credit = self._credit(
                 batch, streams, each - other_each, first, second, alike, other_alike
             )
-            gradients = [drop.estimate(credit(drop)) for drop in self.drops]
+            gradients = [
+                drop.estimate(credit.of(drop, last=drop is self.drops[-1])) for drop in self.drops
+            ]
         for drop, gradient in zip(self.drops, gradients, strict=True):
             surrogate = (drop.logits * gradient).sum()
             total = total + (surrogate - surrogate.detach())
@@ -191,54 +194,21 @@ class LearnableAugmentation(ContrastiveRecommender):
         second: Tensor,
         alike: Tensor | None,
         other_alike: Tensor | None,
-    ) -> Callable[[LearnableDropout], Tensor]:
-        """Return, for a layer, by how much each mask it drew made the loss larger."""
-        device, c = differences.device, self.config
-        lengths = batch.lengths if self.targets == "every" else np.ones_like(batch.lengths)
-        owner = torch.from_numpy(np.repeat(np.arange(len(batch)), lengths)).to(device)
+    ) -> Credit:
+        """Return by how much the first masks made the loss larger than the second."""
+        c, of_views = self.config, None
         each = differences / batch.target_total if c.keep_loss != "contrast" else 0 * differences
-        rows = each.new_zeros(len(streams.order), dtype=torch.float64)
-        rows.index_add_(0, owner, each.double())
         if alike is not None and c.keep_loss != "recommendation":
-            rows[len(batch) :] = c.contrast_weight * self._view_credit(
-                batch, streams, first, second, alike, other_alike
-            )
-        of_row = rows[torch.from_numpy(streams.order).to(device)]
-
-        def credit(drop: LearnableDropout) -> Tensor:
-            assert drop.noise is not None
-            if len(drop.noise) == len(of_row):
-                return of_row
-            # One mask a token. It touches what follows in its row; in the last layer itself alone.
-            of_token = of_row.repeat_interleave(torch.from_numpy(streams.batch.lengths).to(device))
-            if self.targets != "every":
-                return of_token
-            own = each.double()
-            if drop is not self.drops[-1]:
-                own = _sums_to_the_end(own, batch.lengths)
-            return of_token.index_copy(0, streams.targets_at, own)
-
-        return credit
-
-    def _view_credit(
-        self,
-        batch: Batch,
-        streams: Streams,
-        first: Tensor,
-        second: Tensor,
-        alike: Tensor,
-        other_alike: Tensor | None,
-    ) -> Tensor:
-        """``[2 Q]``: the contrastive loss that each view's first mask costs."""
-        share = 2 * streams.n_rows / (2 * batch.row_total)
-        if self.config.credit == "swap":
-            swapped = self.alike(second, streams, other=first)
-            return swap_differences(alike, swapped, streams.partner) * share
-        assert other_alike is not None
-        whole = self.contrast_of(alike, streams, batch) - self.contrast_of(
-            other_alike, streams, batch
-        )
-        return whole.expand(2 * streams.n_rows)
+            if c.credit == "swap":
+                swapped = self.alike(second, streams, other=first)
+                share = 2 * streams.n_rows / (2 * batch.row_total)
+                of_views = swap_differences(alike, swapped, streams.partner) * share
+            else:
+                assert other_alike is not None
+                both = [self.contrast_of(a, streams, batch) for a in (alike, other_alike)]
+                of_views = (both[0] - both[1]).expand(2 * streams.n_rows)
+            of_views = c.contrast_weight * of_views
+        return Credit(streams, batch, each, of_views, self.targets == "every")
 
     # ---- answering ----------------------------------------------------------------------------
     def query(self, batch: Batch) -> Tensor:
@@ -253,27 +223,12 @@ class LearnableAugmentation(ContrastiveRecommender):
 
     # ---- what the logits do -------------------------------------------------------------------
     def diagnostics(self) -> dict[str, float]:
-        """Return per layer: keep probabilities, their gradient's signal to noise, and the rate.
-
-        ``rate`` is the ordinary dropout rate with the same relative noise, from the mean of
-        ``(1 - p) / p``; ``settled`` the share of logits beyond 2; ``signal`` as
-        `LearnableDropout.signal` gives it.
-        """
-        found: dict[str, float] = {}
-        for number, drop in enumerate(self.drops, start=1):
-            keep = drop.keep.detach()
-            noise = float(((1 - keep) / keep).mean())
-            found |= {
-                f"keep.{number}.least": float(keep.min()),
-                f"keep.{number}.mean": float(keep.mean()),
-                f"keep.{number}.most": float(keep.max()),
-                f"keep.{number}.rate": noise / (1 + noise),
-                f"keep.{number}.settled": float((drop.logits.detach().abs() > 2).float().mean()),
-            }
-            signal = drop.signal()
-            if signal is not None:
-                found[f"keep.{number}.signal"] = signal
-        return found
+        """Return what `LearnableDropout.report` says of each layer, as ``keep.1.mean``."""
+        return {
+            f"keep.{number}.{name}": value
+            for number, drop in enumerate(self.drops, start=1)
+            for name, value in drop.report().items()
+        }
 
 
 def _twice(batch: Batch) -> Batch:
@@ -286,11 +241,3 @@ def _twice(batch: Batch) -> Batch:
         ago=None if batch.ago is None else batch.ago.repeat(2),
         copies=2,
     )
-
-
-def _sums_to_the_end(values: Tensor, lengths: np.ndarray) -> Tensor:
-    """Return for each packed entry the sum from it to the end of its row."""
-    total = values.flip(0).cumsum(0).flip(0)
-    ends = torch.from_numpy(np.cumsum(lengths)).to(values.device)
-    after = torch.cat([total, total.new_zeros(1)])[ends]
-    return total - after.repeat_interleave(torch.from_numpy(lengths).to(values.device))

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from nextup.data.batches import Batch
 from nextup.models.base import Losses, ParameterGroup, Stage
-from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender, Streams
+from nextup.models.contrastive import ContrastiveConfig, ContrastiveRecommender
 from nextup.models.registry import register
 from nextup.models.sasrec import SASRec, SASRecConfig
+from nextup.models.streams import Streams
 from nextup.nn.contrast import SlotLayout
 from nextup.nn.noise import Dropout
 

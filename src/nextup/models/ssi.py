@@ -29,117 +29,23 @@ Readings and departures
   (a window of HGN) is not imitated: there is nothing a teacher could say.
 * A student with stages of its own imitates in the last of them.
 * A model that counts speaks in shares; its logits are their logarithms (`Recommender.logits`).
-* A stranger is answered as the student answers strangers.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
 from nextup.errors import ConfigError
-from nextup.models.base import Losses, ModelConfig, ParameterGroup, ReadRecipe, Stage
-from nextup.models.parts import Part, listed
+from nextup.models.base import Losses, ModelConfig, ParameterGroup, Stage
 from nextup.models.registry import register
+from nextup.models.ssi_config import SSIConfig
 from nextup.models.staged import Staged
 from nextup.models.teaching import Classroom
 from nextup.nn.imitation import Factors, divergence_from, weight_cost
-
-TASKS = ("temporal", "persona", "global")
-"""The paper's teachers, by the task they learn beside filling gaps."""
-
-
-def _teacher(value: object) -> Part:
-    """A part, or one of the paper's teachers by its task, ``temporal`` or ``temporal/recipe``."""
-    if isinstance(value, str):
-        task, _, recipe = value.strip().partition("/")
-        if task in TASKS:
-            said = {"model": "consistency", "recipe": recipe or None, "settings": {"task": task}}
-            return Part.of(said)
-    return Part.of(value)
-
-
-class SSIConfig(ModelConfig):
-    """Settings of SSI."""
-
-    idle = frozenset({"max_length"})
-
-    student: Part = Field(
-        default_factory=lambda: Part.of("hgn"), description="what learns to imitate"
-    )
-    teachers: list[Part] = Field(
-        default_factory=lambda: [_teacher(task) for task in TASKS],
-        description="whom: temporal, persona, global, or any model",
-    )
-    parts_recipe: str | None = Field(
-        None, description="recipe of teachers and student that name none, where they have it"
-    )
-    teacher_training: dict[str, Any] = Field(
-        default_factory=dict, description="settings of training that all teachers share"
-    )
-    imitate_predictions: bool = Field(True, description="imitate what teachers predict")
-    imitate_items: bool = Field(True, description="imitate their item vectors")
-    imitate_over: int = Field(
-        0, ge=0, description="compare predictions over so many items drawn a step; 0: over all"
-    )
-    item_reduction: Literal["mean", "sum"] = Field(
-        "mean", description="the distance of two item vectors: mean or sum over their width"
-    )
-    teacher_weight: float | None = Field(
-        None, ge=0, description="weight of every teacher; null: learnt"
-    )
-    places: int = Field(3, ge=1, description="places of a row after which to imitate")
-    imitate_share: float = Field(
-        1.0, gt=0, le=1, description="share of a step's rows after which to imitate, drawn anew"
-    )
-    keep_mb: int = Field(2000, ge=0, description="memory for what the teachers say, computed once")
-
-    @field_validator("student", mode="before")
-    @classmethod
-    def _one(cls, value: object) -> object:
-        return Part.of(value)
-
-    @field_validator("teachers", mode="before")
-    @classmethod
-    def _several(cls, value: object) -> object:
-        found = listed(value)
-        return [_teacher(each) for each in found] if isinstance(found, list) else found
-
-    @classmethod
-    def with_recipes(cls, values: dict[str, Any], read: ReadRecipe) -> dict[str, Any]:
-        """Fill in what the recipes of student and teachers say."""
-        config = cls(**values)
-        if config.max_length != ModelConfig.model_fields["max_length"].default:
-            raise ConfigError(
-                "ssi: `max_length` does nothing; student and teachers have lengths of their own, "
-                'as in student={"model": "gru4rec", "settings": {"max_length": 20}}'
-            )
-        shared = config.teacher_training
-        teachers = [each.read(read, config.parts_recipe) for each in config.teachers]
-        teachers = [
-            each.model_copy(update={"training": {**each.training, **shared}}) for each in teachers
-        ]
-        asked = config.student.training
-        student = config.student.read(read, config.parts_recipe)
-        usual = (
-            Part.of({"model": student.model, "recipe": student.recipe}).read(read, None).training
-        )
-        if any(usual.get(key) != value for key, value in asked.items()):
-            raise ConfigError(
-                "ssi: the student is trained as the run is; give its settings of training "
-                f"({', '.join(asked)}) to the run itself, not to `student`"
-            )
-        return {
-            **values,
-            "student": student.model_dump(mode="json"),
-            "teachers": [each.model_dump(mode="json") for each in teachers],
-        }
 
 
 @register
@@ -172,7 +78,7 @@ class SSI(Staged):
                     f"ssi: teacher {teacher.name} has no item vectors, and its predictions are not "
                     "imitated, so there is nothing to learn from it; choose another teacher"
                 )
-        learnt = self.imitates and config.teacher_weight is None
+        learnt = self.config.imitates and config.teacher_weight is None
         self.log_weights = nn.Parameter(torch.zeros(len(config.teachers))) if learnt else None
         self.maps = nn.ModuleDict()
         if config.imitate_items:
@@ -183,11 +89,6 @@ class SSI(Staged):
                     self.maps[str(number)] = nn.Linear(own, width, bias=False)
         torch.set_rng_state(self._random[-1])
         self._classroom: Classroom | None = None
-
-    @property
-    def imitates(self) -> bool:
-        """Whether there is anything to imitate."""
-        return self.config.imitate_predictions or self.config.imitate_items
 
     def role(self, number: int) -> str:
         """Return ``teacher temporal`` and the like."""
@@ -200,7 +101,7 @@ class SSI(Staged):
     def stages(self) -> list[Stage]:
         """Return a stage for each teacher, if they are heeded, and the student's."""
         stages = super().stages()
-        return stages if self.imitates else stages[-len(self.last.stages()) :]
+        return stages if self.config.imitates else stages[-len(self.last.stages()) :]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
         """Let one part learn; teachers that have learnt more since must be asked again."""
@@ -229,7 +130,7 @@ class SSI(Staged):
     def loss(self, batch: Batch) -> Losses:
         """The loss of the part that learns; for the student also that of imitation (eq. 8)."""
         losses = super().loss(batch)
-        if not (self.in_final_stage and self.imitates):
+        if not (self.in_final_stage and self.config.imitates):
             return losses
         weights = self.weights()
         share = len(batch) / batch.row_total
@@ -255,48 +156,26 @@ class SSI(Staged):
 
     def _predictions(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
         """KL divergences (eq. 5) after some beginnings of the batch's histories."""
-        rows, until = self._beginnings(batch)
+        rows, until = self.classroom.draw(
+            batch,
+            self.config.places if self.last.targets in ("every", "whole") else None,
+            self.config.imitate_share,
+            self.last.max_length,
+        )
         said = self.classroom.say(rows.users.cpu().numpy(), until)
         vectors, bias = self.last.item_vectors(), self.last.item_bias()
         states = self.last.query(rows) if len(rows) else vectors[:0]
         student = Factors(states.to(vectors.dtype), vectors, bias)
         if self.config.imitate_over:
             drawn = torch.randint(1, self.n_items + 1, (self.config.imitate_over,))
-            ids = self._items_of(batch, drawn.to(batch.device))
+            ids = batch.met(self.n_items, drawn.to(batch.device))
             ids = torch.cat([ids.new_zeros(1), ids])  # padding keeps its place
             student, said = student.over(ids), [each.over(ids) for each in said]
         return divergence_from(student, said, weights)
 
-    def _beginnings(self, batch: Batch) -> tuple[Batch, NDArray[np.int64]]:
-        """Beginnings of histories after which to imitate, and how many items each has."""
-        assert batch.until is not None
-        users, row = batch.users.cpu().numpy(), np.arange(len(batch))
-        back = np.zeros_like(row)  # how many items before its row's end a beginning ends
-        if self.last.targets in ("every", "whole"):
-            row = np.repeat(row, self.config.places)
-            drawn = torch.rand(len(row)).numpy()
-            back = np.floor(drawn * batch.lengths[row]).astype(np.int64)
-            row, back = np.unique(np.stack([row, back]), axis=1)
-        if self.config.imitate_share < 1:
-            drawn = torch.rand(len(row)).numpy() < self.config.imitate_share
-            row, back = row[drawn], back[drawn]
-        until, users = batch.until[row] - back, users[row]
-        real = (until > 0) & (until < self.classroom.lengths(users))
-        users, until = users[real], until[real]
-        rows = self.classroom.beginnings(users, until, self.last.max_length)
-        return rows, until[rows.rows]
-
-    def _items_of(self, batch: Batch, *more: Tensor) -> Tensor:
-        """``int64[k]``: the items of a step, each once: those read, to be found, and drawn."""
-        met = [batch.tokens, batch.targets, batch.negatives, *more]
-        ids = torch.cat([t.reshape(-1) for t in met if t is not None])
-        ids = torch.unique(ids)  # type: ignore[no-untyped-call]
-        found: Tensor = ids[(ids > 0) & (ids <= self.n_items)]
-        return found
-
     def _distances(self, batch: Batch) -> Tensor:
         """``[n]``: how far the student's item vectors are from each teacher's (eq. 6)."""
-        ids = self._items_of(batch)
+        ids = batch.met(self.n_items)
         mine = nn.functional.embedding(ids, self.last.item_inputs())
         distances = []
         for number, teacher in enumerate(self.parts[:-1]):

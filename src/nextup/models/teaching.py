@@ -70,6 +70,44 @@ class Classroom:
         starts = self.train.starts[users]
         return gather(self.items, starts, starts + until, max_length, users)
 
+    def draw(
+        self, batch: Batch, places: int | None, share: float, max_length: int
+    ) -> tuple[Batch, NDArray[np.int64]]:
+        """Draw beginnings of a step's histories after which to imitate.
+
+        Parameters
+        ----------
+        batch
+            Rows of training histories.
+        places
+            Up to so many places of each row, drawn; None: where it ends.
+        share
+            The share of rows, drawn.
+        max_length
+            How many items the student reads.
+
+        Returns
+        -------
+        tuple
+            The beginnings, and of each how many items it has before it is cut.
+        """
+        assert batch.until is not None
+        users, row = batch.users.cpu().numpy(), np.arange(len(batch))
+        back = np.zeros_like(row)  # how many items before its row's end a beginning ends
+        if places is not None:
+            row = np.repeat(row, places)
+            drawn = torch.rand(len(row)).numpy()
+            back = np.floor(drawn * batch.lengths[row]).astype(np.int64)
+            row, back = np.unique(np.stack([row, back]), axis=1)
+        if share < 1:
+            drawn = torch.rand(len(row)).numpy() < share
+            row, back = row[drawn], back[drawn]
+        until, users = batch.until[row] - back, users[row]
+        real = (until > 0) & (until < self.lengths(users))
+        users, until = users[real], until[real]
+        rows = self.beginnings(users, until, max_length)
+        return rows, until[rows.rows]
+
     def say(self, users: NDArray[np.int64], until: NDArray[np.int64]) -> list[Teacher]:
         """Ask every teacher what comes after the first ``until[b]`` items of ``users[b]``.
 

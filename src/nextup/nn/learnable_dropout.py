@@ -203,6 +203,24 @@ class LearnableDropout(nn.Module):
         self.estimates.zero_()
         return float((mean.abs() / deviation.clamp(min=1e-30)).median()) if many > 1 else None
 
+    def report(self) -> dict[str, float]:
+        """Return keep probabilities (least, mean, most) and what they amount to.
+
+        ``rate`` is the ordinary dropout rate with the same relative noise, from the mean of
+        ``(1 - p) / p``; ``settled`` the share of logits beyond 2; ``signal`` as `signal` gives it.
+        """
+        keep = self.keep.detach()
+        noise = float(((1 - keep) / keep).mean())
+        found = {
+            "least": float(keep.min()),
+            "mean": float(keep.mean()),
+            "most": float(keep.max()),
+            "rate": noise / (1 + noise),
+            "settled": float((self.logits.detach().abs() > 2).float().mean()),
+        }
+        signal = self.signal()
+        return found if signal is None else {**found, "signal": signal}
+
 
 def antithetic_masks(u: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two masks that one draw of uniform noise gives, ``bool`` shaped like `u`.
