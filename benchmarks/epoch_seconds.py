@@ -239,8 +239,12 @@ def main() -> None:
     parser.add_argument("--recbole-batches", type=int, default=12)
     parser.add_argument("--as-shipped", action="store_true", help="RecBole's anomaly mode left on")
     parser.add_argument("--ship", action="store_true", help="write the package's figures as well")
-    parser.add_argument("--name", default="epoch_seconds", help="name of the file in results/")
+    parser.add_argument(
+        "--name", help="name of the file in results/; some models alone have one of their own"
+    )
     args = parser.parse_args()
+    some = [*(args.models or ()), *([args.recipe] if args.recipe else ())]
+    args.name = args.name or "_".join(["epoch_seconds", *some])
     import torch
 
     torch.set_num_threads(args.threads)

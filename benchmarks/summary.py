@@ -99,6 +99,56 @@ def contrast() -> Iterator[str]:
         yield origin(found) + "\n"
 
 
+def epochs() -> Iterator[str]:
+    """Seconds an epoch of every model's recipe."""
+    found = [load(path.stem) for path in sorted(RESULTS.glob("epoch_seconds*.json"))]
+    measured = [each for each in found if each is not None]
+    if not measured:
+        return
+    yield "## Seconds an epoch of every model\n"
+    yield (
+        "Each recipe with its own batch, width, loss and targets: what a run costs, not whose code "
+        "is quickest. RecBole's figures are of another machine and its own rows, as the files "
+        "say.\n"
+    )
+    yield "| recipe | stage | s/epoch | steps timed | RecBole, measured elsewhere |"
+    yield "|---|---|---|---|---|"
+    for each in measured:
+        for name, said in each["models"].items():
+            peer = said.get("recbole_measured_elsewhere") or ""
+            for stage in said.get("stages", ()):
+                timed = f"{stage['steps_timed']} of {stage['steps_per_epoch']}"
+                recipe = said["recipe"] or name
+                yield f"| {recipe} | {stage['name']} | {stage['seconds']:.2f} | {timed} | {peer} |"
+    yield ""
+    for each in measured:
+        yield origin(each) + "\n"
+
+
+def teaching() -> Iterator[str]:
+    """SSI's teachers and its student against plain implementations."""
+    found = load("bert_speed")
+    if found is not None:
+        yield "## BERT4Rec and SSI's teachers: seconds an epoch on Beauty\n"
+        yield "| who | ours | plain padded | plain / ours |"
+        yield "|---|---|---|---|"
+        seconds = found["seconds_per_epoch"]
+        for name, times in found["plain_over"].items():
+            yield f"| {name} | {seconds[name]:.2f} | {seconds['plain ' + name]:.2f} | {times:.1f} |"
+        yield "\n" + origin(found) + "\n"
+    found = load("imitation_speed")
+    if found is not None:
+        step, user = found["cpu_seconds_per_step"], found["cpu_seconds_encoding_a_user"]
+        yield "## SSI's student on Beauty\n"
+        yield (
+            f"A step: {1e3 * step['ours']:.0f} ms, plain {1e3 * step['plain']:.0f} ms: "
+            f"{found['plain_over_ours']:.1f} times. Encoding a user: "
+            + ", ".join(f"{name} {1e6 * each:.0f} µs" for name, each in user.items())
+            + f"; the student is {found['student_lighter_by']:.1f} times lighter.\n"
+        )
+        yield origin(found) + "\n"
+
+
 def ranking() -> Iterator[str]:
     """Ranking all test items."""
     found = load("evaluation_speed")
@@ -187,7 +237,18 @@ def quality() -> Iterator[str]:
 def main() -> None:
     """Write the page."""
     lines = ["# Results\n", "Made by `python benchmarks/summary.py` from the files beside it.\n"]
-    for part in (quality, command_line, training, contrast, ranking, answering, preparing):
+    parts = (
+        quality,
+        command_line,
+        training,
+        contrast,
+        teaching,
+        epochs,
+        ranking,
+        answering,
+        preparing,
+    )
+    for part in parts:
         lines += list(part())
     (RESULTS / "README.md").write_text("\n".join(lines).rstrip() + "\n")
 
