@@ -81,9 +81,9 @@ def test_a_masked_item_is_a_padding_item_that_nobody_sees() -> None:
 
 
 @pytest.mark.parametrize("representation", ["slots", "mean", "last"])
-@pytest.mark.parametrize("agreement", ["dot", "cosine"])
+@pytest.mark.parametrize(("agreement", "share"), [("dot", 1.0), ("cosine", 1.0), ("dot", 0.6)])
 def test_the_joint_loss_is_that_of_padded_views_in_a_loop(
-    representation: str, agreement: str
+    representation: str, agreement: str, share: float
 ) -> None:
     """Every view encoded by itself and padded; agreement and cross-entropy written out."""
     temperature = 0.7 if agreement == "cosine" else 3.0
@@ -94,6 +94,7 @@ def test_the_joint_loss_is_that_of_padded_views_in_a_loop(
         temperature=temperature,
         threshold=3,
         contrast_weight=0.25,
+        contrast_share=share,
     )
     batch = first_batch(model)
     torch.manual_seed(4)
@@ -101,6 +102,7 @@ def test_the_joint_loss_is_that_of_padded_views_in_a_loop(
     torch.manual_seed(4)
     streams = model.streams(batch)
     views = views_of(streams)
+    assert len(views) == 2 * round(share * len(batch))
     vectors = []
     for row in views:
         states = padded_states(model, [row])[0]
@@ -122,6 +124,40 @@ def test_the_joint_loss_is_that_of_padded_views_in_a_loop(
     assert float(losses.total.detach()) == pytest.approx(joint, rel=1e-5)
 
 
+@pytest.mark.parametrize("representation", ["slots", "last"])
+def test_a_share_of_the_rows_is_contrasted_as_if_they_were_all(representation: str) -> None:
+    model = contrastive(augment=False, contrast_share=0.5, representation=representation)
+    batch = first_batch(model)
+    histories = Packed.of(batch.tokens, batch.lengths).as_lists()
+    met = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        views = views_of(model.streams(batch))
+        count = len(views) // 2
+        assert views[:count] == views[count:] and count == round(0.5 * len(batch))
+        chosen = [histories.index(view) for view in views[:count]]
+        met |= set(chosen)
+        rest = [histories[at] for at in range(len(histories)) if at not in chosen]
+        assert len(rest) == len(histories) - count  # none twice
+    assert met == set(range(len(histories)))
+    whole = contrastive(augment=False, representation=representation)
+    alone = model.streams(batch)
+    states = model.encode(alone.batch, last_only=model.last_only)
+    found = model.contrast_of_streams(states, alone, batch)
+    both = Packed.from_lists(views_of(alone)[: alone.n_pairs])
+    few = Batch(
+        both.tokens,
+        both.lengths,
+        np.arange(len(both)),
+        batch.users[: len(both)],
+        target_at=torch.arange(len(both.tokens)),
+        row_total=len(both),
+    )
+    again = whole.streams(few)
+    states = whole.encode(again.batch, last_only=whole.last_only)
+    torch.testing.assert_close(found, whole.contrast_of_streams(states, again, few))
+
+
 def views_of(streams: Streams) -> list[list[int]]:
     """The views of a step as lists, first and second of all rows, 0 where an item is hidden."""
     batch, found = streams.batch, {}
@@ -134,7 +170,7 @@ def views_of(streams: Streams) -> list[list[int]]:
             view[len(view) - 1 - before] = item
         found[int(row)] = view
         at += length
-    return [found[row] for row in range(streams.n_rows, 3 * streams.n_rows)]
+    return [found[row] for row in range(streams.n_rows, len(streams.order))]
 
 
 def test_padding_that_is_kept_is_contrasted_as_public_code_does() -> None:

@@ -144,6 +144,26 @@ def test_the_logits_gradient_is_that_of_the_expected_loss(
     assert (exact.abs() > 4 * error).any()  # or the test could not fail
 
 
+def test_a_share_of_the_views_is_credited_with_what_it_costs() -> None:
+    """The two kinds of credit have one mean, that of the loss; the views are half of those."""
+    settings = {"width": 4, "heads": 1, "layers": 1, "augment": False, "contrast_share": 0.5}
+    means = []
+    for credit in ("swap", "global"):
+        options = {"estimator": "disarm", "keep_loss": "contrast", "credit": credit}
+        model = learner(**settings, **QUIET, **options)  # type: ignore[arg-type]
+        batch = first_batch(model)
+        torch.manual_seed(3)
+        sums = []
+        for _ in range(1500):
+            total = model.loss(batch).total
+            sums.append(float(torch.autograd.grad(total, model.drops[0].logits)[0].sum()))
+        each = torch.tensor(sums).double()
+        means.append((float(each.mean()), float(each.var()) / len(each)))
+    (swap, noise), (whole, more) = means
+    assert abs(swap - whole) < 4 * math.sqrt(noise + more)
+    assert abs(swap / 2 - whole) > 4 * math.sqrt(noise / 4 + more)  # or the test could not fail
+
+
 def test_token_credit_is_without_bias_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against credit of whole rows, which enumeration has shown to be right."""
     settings = {"width": 4, "heads": 1, "layers": 2, "augment": False, "keep_share": "token"}

@@ -32,6 +32,13 @@ class ContrastiveConfig(AugmentedConfig):
     """Settings of contrast, beside those of augmentation."""
 
     contrast_weight: float = Field(0.1, ge=0, description="weight of the contrastive loss (lambda)")
+    contrast_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of a step's rows that views are drawn of, chosen anew; the loss is the "
+        "mean over them. Where every prefix is a row of its own, most say the same again",
+    )
     representation: Literal["slots", "mean", "last"] = Field(
         "slots",
         description="what of a view is compared: the states of all real slots laid end to end "
@@ -60,7 +67,7 @@ class ContrastiveRecommender(AugmentedRecommender):
     # ---- the loss -----------------------------------------------------------------------------
     def streams(self, batch: Batch) -> Streams:
         """Draw two views of every row and put them beside the histories."""
-        histories = Packed.of(batch.tokens, batch.lengths)
+        histories = self._contrasted(batch)
         views: list[Packed] = []
         if self.augments:
             views = list(self.drawer().pair(histories, distinct=self.config.distinct))
@@ -74,6 +81,14 @@ class ContrastiveRecommender(AugmentedRecommender):
             last_only=self.last_only,
             keeps_padding=self.config.contrast_padding,
         )
+
+    def _contrasted(self, batch: Batch) -> Packed:
+        """Return the histories that views are drawn of."""
+        histories = Packed.of(batch.tokens, batch.lengths)
+        if self.config.contrast_share == 1:
+            return histories
+        count = max(round(self.config.contrast_share * len(batch)), 1)
+        return histories.rows(torch.randperm(len(batch))[:count].sort().values.numpy())
 
     @property
     def last_only(self) -> bool:
@@ -94,7 +109,7 @@ class ContrastiveRecommender(AugmentedRecommender):
         return Losses(total, parts)
 
     def alike(self, states: Tensor, streams: Streams, other: Tensor | None = None) -> Tensor:
-        """``[2 Q, 2 Q]``: how alike views are.
+        """``[2 V, 2 V]``: how alike views are.
 
         Parameters
         ----------
@@ -138,7 +153,8 @@ class ContrastiveRecommender(AugmentedRecommender):
 
     def contrast_of(self, alike: Tensor, streams: Streams, batch: Batch) -> Tensor:
         """Mean contrastive loss over the views of the whole step."""
-        return contrastive_losses(alike, streams.partner).sum() / (2 * batch.row_total)
+        views = 2 * batch.row_total * streams.n_pairs / streams.n_rows  # over all processes
+        return contrastive_losses(alike, streams.partner).sum() / views
 
 
 def _vectors(states: Tensor, layout: SlotLayout, kind: str) -> Tensor:

@@ -28,7 +28,7 @@ class Credit:
     each
         ``[M]``: how much larger the loss of each target was, as a share of the step's mean.
     of_views
-        ``[2 Q]``: by how much each view's mask made the contrastive loss larger; None: not heeded.
+        ``[2 V]``: by how much each view's mask made the contrastive loss larger; None: not heeded.
     every
         Whether there is a target after every item, or one a row.
     """

@@ -201,12 +201,12 @@ class LearnableAugmentation(ContrastiveRecommender):
         if alike is not None and c.keep_loss != "recommendation":
             if c.credit == "swap":
                 swapped = self.alike(second, streams, other=first)
-                share = 2 * streams.n_rows / (2 * batch.row_total)
+                share = streams.n_rows / batch.row_total  # what the mean weighs of that of all
                 of_views = swap_differences(alike, swapped, streams.partner) * share
             else:
                 assert other_alike is not None
                 both = [self.contrast_of(a, streams, batch) for a in (alike, other_alike)]
-                of_views = (both[0] - both[1]).expand(2 * streams.n_rows)
+                of_views = (both[0] - both[1]).expand(2 * streams.n_pairs)
             of_views = c.contrast_weight * of_views
         return Credit(streams, batch, each, of_views, self.targets == "every")
 

@@ -52,6 +52,11 @@ class SRMAConfig(ContrastiveConfig, SASRecConfig):
                 f"dropped_layers ({self.dropped_layers}) must not exceed further_layers "
                 f"({self.further_layers})"
             )
+        if self.complement_weight > 0 and self.contrast_share < 1:
+            raise ValueError(
+                "contrast_share below 1 leaves histories without views, which the complement "
+                "needs; set complement_weight to 0 or contrast_share to 1"
+            )
         return self
 
 

@@ -27,7 +27,7 @@ class Streams:
         ``int64[R]`` on the host: row ``j`` of the batch is row ``order[j]`` of the streams, which
         stand one after the other: the histories, first views, second views.
     n_rows
-        Rows ``Q`` of one stream; there are ``3 Q`` rows, or ``Q`` without views.
+        How many of them ``Q`` are histories; ``2 V`` are views of all or some of these, or none.
     targets_at
         ``int64[M]``: which state each target follows.
     """
@@ -42,6 +42,11 @@ class Streams:
         """Whether there is something to contrast."""
         return len(self.order) > self.n_rows
 
+    @property
+    def n_pairs(self) -> int:
+        """``V``: how many histories there are two views of."""
+        return (len(self.order) - self.n_rows) // 2
+
     @cached_property
     def row_of_token(self) -> NDArray[np.int64]:
         """``int64[N]`` on the host: the row of the streams that each token belongs to."""
@@ -49,8 +54,8 @@ class Streams:
 
     @cached_property
     def views(self) -> tuple[Tensor, SlotLayout]:
-        """``int64[V]``, which tokens the views hold, and where these stand in ``2 Q`` rows."""
-        return self.part(self.n_rows, 3 * self.n_rows)
+        """Which tokens the views hold, and where these stand in ``2 V`` rows."""
+        return self.part(self.n_rows, len(self.order))
 
     def part(self, first: int, end: int) -> tuple[Tensor, SlotLayout]:
         """Return the tokens of the streams' rows ``[first, end)``, and where these stand."""
@@ -64,16 +69,16 @@ class Streams:
 
     @cached_property
     def view_rows(self) -> Tensor:
-        """``int64[2 Q]``: where in the batch the rows of the views stand."""
+        """``int64[2 V]``: where in the batch the rows of the views stand."""
         rank = np.empty(len(self.order), dtype=np.int64)
         rank[self.order] = np.arange(len(self.order))
         return torch.from_numpy(rank[self.n_rows :]).to(self.batch.device)
 
     @cached_property
     def partner(self) -> Tensor:
-        """``int64[2 Q]``: which view is of the same history."""
-        both = torch.arange(2 * self.n_rows, device=self.batch.device)
-        return both.roll(self.n_rows)
+        """``int64[2 V]``: which view is of the same history."""
+        both = torch.arange(2 * self.n_pairs, device=self.batch.device)
+        return both.roll(self.n_pairs)
 
     @classmethod
     def join(
@@ -86,7 +91,7 @@ class Streams:
         batch
             The histories, with their targets.
         views
-            None, or two for each history: first views, second views.
+            None, or first views and second views of all or some of the histories.
         last_only
             Whether the encoder returns the last state of each row alone.
         keeps_padding
