@@ -13,7 +13,7 @@ from nextup.data.sequences import Sequences
 from nextup.data.split import leave_one_out
 from nextup.errors import InputError
 from nextup.evaluation.metrics import expected_gains, gains, metrics
-from nextup.evaluation.negatives import draw_negatives
+from nextup.evaluation.negatives import draw_negatives, draw_popular
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks, rank_cases
 
@@ -66,6 +66,57 @@ def test_every_item_left_is_equally_likely() -> None:
     assert chisquare(counts[left - 1]).pvalue > 1e-4
     pairs = (drawn == 1).any(axis=1) & (drawn == 15).any(axis=1)
     assert abs(pairs.mean() - (5 * 4) / (12 * 11)) < 4 * np.sqrt(0.1515 * 0.8485 / 20_000)
+
+
+def test_popular_negatives_are_distinct_items_the_user_never_met() -> None:
+    whole = whole_of(60, 120, 15)
+    drawn = draw_popular(whole, np.arange(60), 120, 90, seed=0)
+    for user, row in enumerate(drawn):
+        assert len(set(row)) == 90
+        assert row.min() >= 1 and row.max() <= 120
+        assert not set(row) & set(whole[user].tolist())
+    some = np.array([7, 3, 7, 41])
+    assert (draw_popular(whole, some, 120, 90, seed=0) == drawn[some]).all()
+    assert (draw_popular(whole, np.arange(60), 120, 90, seed=1) != drawn).mean() > 0.8
+
+
+@pytest.mark.parametrize("owned", [[6], [1, 6]])
+def test_popular_negatives_are_drawn_one_after_the_other_by_popularity(owned: list[int]) -> None:
+    """Items 1 to 4 are met 600, 300, 90 and 10 times; 5 by nobody; 6 by everybody.
+
+    Most draws hit what the users have, so that for some of them the clocks have to decide.
+    """
+    m, weights = 10_000, {1: 600, 2: 300, 3: 90, 4: 10}
+    rows = [owned] * m + [[item] * count for item, count in weights.items()]
+    whole = Sequences.from_lists(rows)
+    if 1 in owned:
+        weights.pop(1)
+    drawn = draw_popular(whole, np.arange(m), 6, 2, seed=1)
+    total, expected, found = sum(weights.values()), [], []
+    for a, b in itertools.permutations(weights, 2):
+        expected.append(m * weights[a] / total * weights[b] / (total - weights[a]))
+        found.append(int(((drawn[:, 0] == a) & (drawn[:, 1] == b)).sum()))
+    assert sum(found) == m
+    assert chisquare(found, expected).pvalue > 1e-4
+    with pytest.raises(InputError, match="items that anybody met"):
+        draw_popular(whole, np.arange(m), 6, len(weights) + 1, seed=1)
+
+
+def test_ranks_among_popular_items_are_counted_and_expect_nothing() -> None:
+    rng = np.random.default_rng(4)
+    whole = whole_of(40, 60, 9)
+    split = leave_one_out(whole)
+    table = rng.standard_normal((40, 61))
+    protocol = Protocol(candidates="popular", n_negatives=10, cutoffs=(5,))
+    ranks = rank_cases(Table(table), split.test, protocol, whole=whole)
+    drawn = draw_popular(whole, split.test.users, 60, 10, seed=0)
+    own = table[split.test.users, split.test.targets]
+    above = (table[split.test.users[:, None], drawn] > own[:, None]).sum(axis=1)
+    assert (ranks.ranks == above).all()
+    assert not any(name.startswith("expected") for name in metrics(ranks))
+    with pytest.raises(InputError, match="sampled by popularity"):
+        expected_gains(ranks, "HR", [5])
+    assert "popularity" in ranks.protocol.describe()
 
 
 @pytest.mark.parametrize("ties", ["mean", "low_id", "pessimistic"])

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Split = Annotated[str, typer.Option(help="leave-one-out, last-N or time:VALID,TEST.")]
 Candidates = Annotated[
-    str | None, typer.Option(help="full (every item) or sampled.", show_default="full")
+    str | None,
+    typer.Option(
+        help="full (every item), sampled, or popular (sampled by popularity).", show_default="full"
+    ),
 ]
 Negatives = Annotated[
     int | None, typer.Option(help="How many candidates are sampled.", show_default="99")
@@ -244,7 +247,7 @@ def make_protocol(
         option = "--negatives" if negatives is not None else "--negatives-seed"
         raise ConfigError(
             f"protocol: {option} speaks of sampled candidates, but every item is one; "
-            "pass --candidates sampled too"
+            "pass --candidates sampled (or popular) too"
         )
     return made
 

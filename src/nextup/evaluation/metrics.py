@@ -81,8 +81,8 @@ def case_values(ranks: CaseRanks, name: str) -> NDArray[np.float64]:
 def metrics(ranks: CaseRanks, cutoffs: Iterable[int] | None = None) -> dict[str, float]:
     """Return the means over cases: HR@k, NDCG@k and MRR@k for each cutoff, and MRR.
 
-    Ranks among sampled candidates also give ``expected HR@k`` and so on: what the metric would be
-    on average over all draws of negatives, exactly (see `expected_gains`).
+    Ranks among candidates that were sampled alike also give ``expected HR@k`` and so on: what the
+    metric would be on average over all draws of negatives, exactly (see `expected_gains`).
 
     Parameters
     ----------
@@ -133,10 +133,13 @@ def expected_gains(
     Raises
     ------
     InputError
-        If the ranks are not among sampled candidates.
+        If the ranks are not among candidates that were all equally likely to be sampled.
     """
     if ranks.above is None or ranks.pool is None:
-        raise InputError("expected metrics need ranks among sampled candidates")
+        raise InputError(
+            'expected metrics need ranks among sampled candidates (`candidates="sampled"`), not '
+            + ranks.protocol.describe()
+        )
     ks, n = sorted(set(cutoffs)), ranks.protocol.n_negatives
     level = np.zeros(len(ranks), dtype=np.int64) if ranks.level is None else ranks.level
     above, pool = np.floor(ranks.above - level / 2).astype(np.int64), ranks.pool.astype(np.int64)

@@ -62,20 +62,13 @@ def draw_negatives(
     rows, items = unique_pairs(whole.rows(distinct), n_items)
     met = np.bincount(rows, minlength=len(distinct))
     left = n_items - met
-    if len(left) and left.min() < n:
-        worst = int(left.argmin())
-        raise InputError(
-            f"sampled evaluation: user number {int(distinct[worst])} has never met only "
-            f"{int(left[worst])} of {n_items} items, fewer than the {n} negatives wanted; "
-            "use fewer negatives or full ranking"
-        )
-    stream = hashed(hashed(np.full(1, seed, dtype=np.uint64)) ^ distinct.astype(np.uint64))
+    _enough(left, distinct, n, f"of {n_items} items")
+    stream = _streams(seed, distinct)
     steps = np.arange(n, dtype=np.uint64) * _GOLDEN
     chosen = np.empty((len(distinct), n), dtype=np.int64)
     for step in range(n):
         top = left - n + step
-        bits = hashed(stream + steps[step]) >> np.uint64(11)
-        drawn = np.floor(bits.astype(np.float64) * 2.0**-53 * (top + 1)).astype(np.int64)
+        drawn = np.floor(_uniform(stream + steps[step]) * (top + 1)).astype(np.int64)
         repeated = (chosen[:, :step] == drawn[:, None]).any(axis=1)
         chosen[:, step] = np.where(repeated, top, drawn)
     # `chosen` counts only items not met; met item i of a row has `items - 1 - i` such below it.
@@ -85,3 +78,82 @@ def draw_negatives(
     wanted = np.arange(len(distinct))[:, None] * (n_items + 1) + chosen
     passed = np.searchsorted(keys, wanted.reshape(-1), side="right").reshape(wanted.shape)
     return (chosen + 1 + passed - first[:, None])[which.reshape(-1)]
+
+
+def draw_popular(
+    whole: Sequences, users: NDArray[np.int64], n_items: int, n: int, seed: int
+) -> NDArray[np.int64]:
+    """Draw for each user `n` distinct items never met, each with a chance by how often it was met.
+
+    One after the other: the next is drawn among all that are left, in proportion to how many
+    interactions of `whole` are with them. As with `draw_negatives`, a user's items depend on
+    ``(seed, user, n)`` and `whole` alone.
+
+    Parameters
+    ----------
+    whole, users, n_items, n, seed
+        As in `draw_negatives`.
+
+    Returns
+    -------
+    ``int64[m, n]``: item numbers.
+
+    Raises
+    ------
+    InputError
+        If fewer than `n` items that somebody met are left for a user.
+    """
+    distinct, which = np.unique(users, return_inverse=True)
+    rows, items = unique_pairs(whole.rows(distinct), n_items)
+    counts = np.bincount(whole.items[whole.positions()], minlength=n_items + 1)
+    known = int((counts > 0).sum())
+    left = known - np.bincount(rows, minlength=len(distinct))
+    _enough(left, distinct, n, f"of the {known} items that anybody met")
+    keys, before = rows * (n_items + 1) + items, np.cumsum(counts)
+    stream = _streams(seed, distinct)
+    chosen = np.zeros((len(distinct), n), dtype=np.int64)
+    full = np.zeros(len(distinct), dtype=np.int64)  # how many each has
+    for step in np.arange(_PATIENCE * n, dtype=np.uint64) * _GOLDEN:
+        some = np.flatnonzero(full < n)
+        if len(some) == 0:
+            break
+        spot = _uniform(stream[some] + step) * before[-1]
+        drawn = np.searchsorted(before, np.floor(spot).astype(np.int64), side="right")
+        key = some * (n_items + 1) + drawn
+        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        new = (keys[at] != key) & (chosen[some] != drawn[:, None]).all(axis=1)
+        some = some[new]
+        chosen[some, full[some]] = drawn[new]
+        full[some] += 1
+    for row in np.flatnonzero(full < n):  # what is left is rare: by exponential clocks instead
+        free = counts > 0
+        free[chosen[row, : full[row]]] = False
+        free[items[rows == row]] = False
+        open_items = np.flatnonzero(free)
+        ring = -np.log1p(-_uniform(hashed(stream[row] + open_items.astype(np.uint64))))
+        first = np.argsort(ring / counts[open_items], kind="stable")[: n - full[row]]
+        chosen[row, full[row] :] = open_items[first]
+    return chosen[which.reshape(-1)]
+
+
+_PATIENCE = 20
+"""How many times as many draws as items wanted are made before clocks are worth their cost."""
+
+
+def _streams(seed: int, users: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return hashed(hashed(np.full(1, seed, dtype=np.uint64)) ^ users.astype(np.uint64))
+
+
+def _uniform(values: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return numbers in ``[0, 1)``."""
+    return np.asarray((hashed(values) >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
+
+
+def _enough(left: NDArray[np.int64], users: NDArray[np.int64], n: int, of_what: str) -> None:
+    if len(left) and left.min() < n:
+        worst = int(left.argmin())
+        raise InputError(
+            f"sampled evaluation: user number {int(users[worst])} has never met only "
+            f"{int(left[worst])} {of_what}, fewer than the {n} negatives wanted; "
+            "use fewer negatives or full ranking"
+        )

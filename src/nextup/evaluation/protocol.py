@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Candidates = Literal["full", "sampled"]
+Candidates = Literal["full", "sampled", "popular"]
 Seen = Literal["excluded", "included"]
 Ties = Literal["mean", "low_id", "pessimistic"]
 
@@ -25,7 +25,9 @@ class Protocol(BaseModel):
         ``"full"``: the target among all items of the catalogue. ``"sampled"``: among `n_negatives`
         items drawn uniformly, without replacement, from those the user never interacted with. The
         draw depends on `seed` and the user alone, so that all models meet the same items. Sampled
-        metrics need not order models as full ones do (Krichene & Rendle, KDD 2020).
+        metrics need not order models as full ones do (Krichene & Rendle, KDD 2020). ``"popular"``:
+        among as many drawn by how often an item was met, as in BERT4Rec's paper; one draw after the
+        other, so that none comes twice. What that would be over all draws is not worked out.
     n_negatives, seed
         Of the sampled candidates.
     seen
@@ -43,6 +45,8 @@ class Protocol(BaseModel):
     full ranking, seen items excluded, ties mean
     >>> print(Protocol(candidates="sampled", seed=7).describe())
     99 sampled negatives (seed 7), seen items excluded, ties mean
+    >>> print(Protocol(candidates="popular").describe())
+    99 negatives sampled by popularity (seed 0), seen items excluded, ties mean
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +69,8 @@ class Protocol(BaseModel):
         """Return the line that is printed with every table."""
         if self.candidates == "full":
             among = "full ranking"
+        elif self.candidates == "popular":
+            among = f"{self.n_negatives} negatives sampled by popularity (seed {self.seed})"
         else:
             among = f"{self.n_negatives} sampled negatives (seed {self.seed})"
         return f"{among}, seen items {self.seen}, ties {self.ties}"

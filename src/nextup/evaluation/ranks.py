@@ -22,7 +22,7 @@ from torch import Tensor
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases
 from nextup.errors import InputError, RunError
-from nextup.evaluation.negatives import draw_negatives, unique_pairs
+from nextup.evaluation.negatives import draw_negatives, draw_popular, unique_pairs
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.scoring import Block, Progress, Scorer, visit_scores
 
@@ -43,8 +43,8 @@ class CaseRanks:
     targets
         ``int64[m]``: the items that had to be found.
     above, pool, level
-        For sampled candidates, the exact expectation's ingredients: of ``pool: int64[m]`` items
-        that the user never met, how many (``float64[m]``, ties by the rule) score above the
+        For candidates sampled alike, the exact expectation's ingredients: of ``pool: int64[m]``
+        items that the user never met, how many (``float64[m]``, ties by the rule) score above the
         target, and how many of these are level with it and count as halves (``int64[m]``).
     """
 
@@ -146,13 +146,14 @@ def rank_cases(
     met_target[history_rows[history_items == targets[history_rows]]] = True
     negatives: NDArray[np.int64] | None = None
     rows, items = history_rows, history_items
-    if protocol.candidates == "sampled":
+    if protocol.candidates != "full":
         if whole is None:
             raise InputError(
                 "sampled evaluation draws items a user never met: pass `whole`, "
                 "the complete histories, or use full ranking"
             )
-        negatives = draw_negatives(whole, cases.users, n_items, protocol.n_negatives, protocol.seed)
+        draw = draw_popular if protocol.candidates == "popular" else draw_negatives
+        negatives = draw(whole, cases.users, n_items, protocol.n_negatives, protocol.seed)
         rows, items = unique_pairs(whole.rows(cases.users), n_items)
     elif protocol.seen == "included":
         rows, items = rows[:0], items[:0]
@@ -176,7 +177,9 @@ def rank_cases(
     ranks = counter.full
     above = pool = level = None
     if negatives is not None:
-        ranks, above, level = counter.sampled, counter.full, counter.level
+        ranks = counter.sampled
+    if protocol.candidates == "sampled":
+        above, level = counter.full, counter.level
         pool = n_items - np.bincount(rows[off], minlength=m) - 1
     if protocol.seen == "excluded":
         ranks = np.where(met_target, np.inf, ranks)

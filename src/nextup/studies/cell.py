@@ -234,8 +234,8 @@ def short(value: object) -> str:
 
 def _protocol_name(protocol: Protocol) -> str:
     parts = [] if protocol.seen == "excluded" else ["seen"]
-    if protocol.candidates == "sampled":
-        parts.append(f"sampled{protocol.n_negatives}-{protocol.seed}")
+    if protocol.candidates != "full":
+        parts.append(f"{protocol.candidates}{protocol.n_negatives}-{protocol.seed}")
     if protocol.ties != "mean":
         parts.append(protocol.ties)
     return "-".join(parts)
