@@ -9,8 +9,8 @@ import pytest
 
 from nextup.data.dataset import Dataset
 from nextup.errors import ConfigError
-from nextup.models.base import make_config
 from nextup.models.registry import available_models, make_model
+from nextup.settings import make_config
 from nextup.train.fit import fit
 from nextup.train.recipe import recipes, resolve
 from nextup.tuning import space as room

@@ -240,7 +240,7 @@ def make_protocol(
     if not given:
         return None
     from nextup.evaluation.protocol import Protocol
-    from nextup.models.base import make_config
+    from nextup.settings import make_config
 
     made = make_config(Protocol, {**(base.model_dump() if base else {}), **given}, "protocol")
     if made.candidates == "full" and (negatives is not None or negatives_seed is not None):

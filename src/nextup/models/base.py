@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
@@ -25,7 +25,6 @@ from nextup.data.catalog import Catalog
 from nextup.data.negatives import NegativeSampler
 from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples, Stream, TrainingStream
-from nextup.errors import ConfigError, suggest
 
 Kind = Literal[
     "counting",
@@ -297,31 +296,6 @@ class Recommender(nn.Module):
     def logits(self, batch: Batch) -> Tensor:
         """``[B, I + 1]``: scores on the scale of logarithms, so that a softmax makes shares."""
         return self.scores(batch)
-
-
-ConfigType = TypeVar("ConfigType", bound=BaseModel)
-
-
-def make_config(cls: type[ConfigType], values: dict[str, Any], where: str) -> ConfigType:
-    """Check `values` against a typed config, with an error a person can act on.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown key (names the nearest known) or a value out of range.
-    """
-    for key in values:
-        if key not in cls.model_fields:
-            raise ConfigError(f"{where}: unknown key `{key}`{suggest(key, cls.model_fields)}")
-    try:
-        return cls(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:  # the settings contradict each other
-            raise ConfigError(f"{where}: {said}") from None
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}: `{key}`: {said} (given: {first['input']!r})") from None
 
 
 def item_counts(train: Sequences, n_items: int) -> np.ndarray:

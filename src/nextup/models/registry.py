@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from nextup.errors import ConfigError, suggest
-from nextup.models.base import Recommender, make_config
+from nextup.models.base import Recommender
+from nextup.settings import make_config
 
 ModelType = TypeVar("ModelType", bound=type[Recommender])
 _REGISTER: dict[str, type[Recommender]] = {}

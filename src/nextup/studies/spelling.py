@@ -7,7 +7,7 @@ from typing import Any
 
 from nextup.errors import ConfigError
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import make_config
+from nextup.settings import make_config
 from nextup.studies.cell import Cell, short
 
 _OF_PROTOCOL = ("candidates", "n_negatives", "seen", "ties")

@@ -23,7 +23,8 @@ from nextup.data.stream import hash_seed
 from nextup.errors import DivergedError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
-from nextup.models.base import Recommender, Stage, make_config
+from nextup.models.base import Recommender, Stage
+from nextup.settings import make_config
 from nextup.train import checkpoint, kept
 from nextup.train.assess import rank_everywhere
 from nextup.train.checkpoint import Progress

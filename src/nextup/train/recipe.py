@@ -7,8 +7,9 @@ from importlib import resources
 from typing import Any
 
 from nextup.errors import ConfigError, suggest
-from nextup.models.base import ModelConfig, make_config
+from nextup.models.base import ModelConfig
 from nextup.models.registry import model_class
+from nextup.settings import make_config
 from nextup.train.config import TrainConfig
 
 if sys.version_info >= (3, 11):

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nextup.errors import ConfigError, suggest
-from nextup.models.base import make_config
 from nextup.models.registry import model_class
+from nextup.settings import make_config
 from nextup.train.config import TrainConfig
 
 if sys.version_info >= (3, 11):
