@@ -11,6 +11,8 @@ drawn at random, CoSeRec with other fixed dropouts, and SASRec with a softmax in
 negative.
 """
 
+from typing import Any
+
 from nextup.studies.study import Method, Part, Study, register, sweep
 
 OWN = Method("LMA4Rec", "lma4rec", role="own")
@@ -23,6 +25,12 @@ NO_AUGMENTATION = {"augment": False}
 FROZEN = {"estimator": "frozen"}
 RANDOM = {"estimator": "frozen", "initial_spread": 1.0}
 WEIGHT, WIDTH, DROPOUT = "contrast_weight", "width", "feed_forward_dropout"
+
+TUNED: dict[str, Any] = {"recipe": "tuned", "role": "tuned", "added": True}
+ALL_TUNED = (
+    Method("SASRec tuned", "sasrec", **TUNED),
+    Method("LMA4Rec tuned", "lma4rec", **TUNED),
+)
 
 SYSTEMS = (
     Method("POP", "pop", learn_from="train+valid"),
@@ -38,8 +46,7 @@ SYSTEMS = (
     COSEREC,
     SRMA,
     OWN,
-    Method("SASRec tuned", "sasrec", recipe="tuned", role="tuned", added=True),
-    Method("LMA4Rec tuned", "lma4rec", recipe="tuned", role="tuned", added=True),
+    *ALL_TUNED,
 )
 
 PIECES = (
@@ -96,6 +103,18 @@ STUDY = register(
                     "w/o DA: no data augmentation. If learning the dropout is worth something, "
                     "LMA4Rec beats frozen and random logits, and CoSeRec at every fixed dropout."
                 ),
+            ),
+            Part(
+                "tuned",
+                "What the tuned LMA4Rec owes to what",
+                (
+                    *ALL_TUNED,
+                    Method("tuned, frozen logits", "lma4rec", settings=FROZEN, **TUNED),
+                    Method("tuned, w/o SSL", "lma4rec", settings=NO_CONTRAST, **TUNED),
+                    Method("tuned, w/o DA", "lma4rec", settings=NO_AUGMENTATION, **TUNED),
+                ),
+                reference="SASRec tuned",
+                about="Recipe `tuned`: the same losses, targets and sizes for all.",
             ),
             Part(
                 "figure4",
