@@ -109,9 +109,9 @@ STUDY = register(
                 "What the tuned LMA4Rec owes to what",
                 (
                     *ALL_TUNED,
-                    Method("tuned, frozen logits", "lma4rec", settings=FROZEN, **TUNED),
-                    Method("tuned, w/o SSL", "lma4rec", settings=NO_CONTRAST, **TUNED),
-                    Method("tuned, w/o DA", "lma4rec", settings=NO_AUGMENTATION, **TUNED),
+                    Method("tuned frozen logits", "lma4rec", settings=FROZEN, **TUNED),
+                    Method("tuned w/o SSL", "lma4rec", settings=NO_CONTRAST, **TUNED),
+                    Method("tuned w/o DA", "lma4rec", settings=NO_AUGMENTATION, **TUNED),
                 ),
                 reference="SASRec tuned",
                 about="Recipe `tuned`: the same losses, targets and sizes for all.",
