@@ -244,6 +244,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     some = [*(args.models or ()), *([args.recipe] if args.recipe else ())]
+    some += [args.data] if args.data != "beauty" else []
     args.name = args.name or "_".join(["epoch_seconds", *some])
     import torch
 

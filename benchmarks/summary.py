@@ -111,15 +111,16 @@ def epochs() -> Iterator[str]:
         "is quickest. RecBole's figures are of another machine and its own rows, as the files "
         "say.\n"
     )
-    yield "| recipe | stage | s/epoch | steps timed | RecBole, measured elsewhere |"
-    yield "|---|---|---|---|---|"
+    yield "| recipe | set | stage | s/epoch | steps timed | RecBole, measured elsewhere |"
+    yield "|---|---|---|---|---|---|"
     for each in measured:
         for name, said in each["models"].items():
             peer = said.get("recbole_measured_elsewhere") or ""
             for stage in said.get("stages", ()):
                 timed = f"{stage['steps_timed']} of {stage['steps_per_epoch']}"
                 recipe = said["recipe"] or name
-                yield f"| {recipe} | {stage['name']} | {stage['seconds']:.2f} | {timed} | {peer} |"
+                shown = f"{recipe} | {each['dataset']} | {stage['name']} | {stage['seconds']:.2f}"
+                yield f"| {shown} | {timed} | {peer} |"
     yield ""
     for each in measured:
         yield origin(each) + "\n"
