@@ -115,8 +115,8 @@ STUDY = register(
                 ),
                 reference="SASRec tuned",
                 about=(
-                    "Recipe `tuned`: the same losses, targets and sizes for all. SASRec's waits three "
-                    "epochs for a better one, LMA4Rec's six."
+                    "Recipe `tuned`: the same losses, targets and sizes for all. SASRec's waits "
+                    "three epochs for a better one, LMA4Rec's six."
                 ),
             ),
             Part(
