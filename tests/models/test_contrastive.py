@@ -14,7 +14,9 @@ from torch.nn.functional import layer_norm
 from nextup.augment import Packed
 from nextup.data.batches import Batch
 from nextup.data.sequences import Sequences
+from nextup.errors import ConfigError
 from nextup.models.contrastive import ContrastiveRecommender
+from nextup.models.registry import make_model
 from nextup.models.srma import SRMA
 from nextup.models.streams import Streams
 
@@ -244,6 +246,12 @@ def test_a_mask_token_is_read_and_never_recommended() -> None:
     assert model.item_vectors().shape[0] == N_ITEMS + 1
     streams = model.streams(first_batch(model))
     assert (streams.batch.tokens == N_ITEMS + 1).any()
+
+
+def test_a_complement_needs_views_of_every_history() -> None:
+    with pytest.raises(ConfigError, match="complement_weight to 0"):
+        make_model("srma", N_ITEMS, {"contrast_share": 0.5})
+    make_model("srma", N_ITEMS, {"contrast_share": 0.5, "complement_weight": 0.0})
 
 
 def test_further_layers_are_left_out_at_random_and_all_answer() -> None:

@@ -54,8 +54,8 @@ class SRMAConfig(ContrastiveConfig, SASRecConfig):
             )
         if self.complement_weight > 0 and self.contrast_share < 1:
             raise ValueError(
-                "contrast_share below 1 leaves histories without views, which the complement "
-                "needs; set complement_weight to 0 or contrast_share to 1"
+                "the complement is contrasted with views of every history, and contrast_share "
+                "leaves some without; set complement_weight to 0 or contrast_share to 1"
             )
         return self
 
