@@ -109,6 +109,7 @@ STUDY = register(
                 "What the tuned LMA4Rec owes to what",
                 (
                     *ALL_TUNED,
+                    Method("SASRec tuned patience 6", "sasrec", settings={"patience": 6}, **TUNED),
                     Method("tuned frozen logits", "lma4rec", settings=FROZEN, **TUNED),
                     Method("tuned w/o SSL", "lma4rec", settings=NO_CONTRAST, **TUNED),
                     Method("tuned w/o DA", "lma4rec", settings=NO_AUGMENTATION, **TUNED),
@@ -116,7 +117,7 @@ STUDY = register(
                 reference="SASRec tuned",
                 about=(
                     "Recipe `tuned`: the same losses, targets and sizes for all. SASRec's waits "
-                    "three epochs for a better one, LMA4Rec's six."
+                    "three epochs for a better one, LMA4Rec's six; hence one that waits six."
                 ),
             ),
             Part(
