@@ -70,7 +70,7 @@ def test_ssi_is_complete() -> None:
     for part in study.parts:
         ours = [m for m in part.methods if m.model in ("ssi", "consistency", "bert4rec")]
         assert len({m.label.endswith(" small") for m in ours}) == 1, part.name
-        assert len({m.recipe == "small" for m in ours}) == 1, part.name
+        assert len({str(m.recipe).startswith("small") for m in ours}) == 1, part.name
     # Both protocols are measured on one fit: no part makes a run of its own for its protocol.
     sampled, full = (wanted_cells(study, [study.part(n)]) for n in ("table2", "table2-full"))
     assert {w.cell.identity for w in sampled} == {w.cell.identity for w in full}

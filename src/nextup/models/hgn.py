@@ -109,11 +109,11 @@ class HGN(WithUserVectors, WindowRecommender):
         losses = super().loss(batch)
         if not self.config.l2:
             return losses
-        tables = (self.items.weight, self.outputs.weight, self.bias)
-        penalised = [p[1:] if any(p is t for t in tables) else p for p in self.parameters()]
-        squares = [p.square().sum() for p in penalised if p.requires_grad]
+        # Rows of padding are zero and stay so. A norm's gradient is one pass over its table.
+        norms = [torch.linalg.vector_norm(p) for p in self.parameters() if p.requires_grad]
+        squares = torch.stack(norms).square().sum()
         share = len(batch) / batch.row_total  # of several processes each adds its own
-        penalty = share * self.config.l2 / (2 * batch.target_total) * torch.stack(squares).sum()
+        penalty = share * self.config.l2 / (2 * batch.target_total) * squares
         return Losses(losses.total + penalty, losses.parts)
 
     def item_vectors(self) -> Tensor:

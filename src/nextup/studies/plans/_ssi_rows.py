@@ -31,6 +31,13 @@ def ssi(label: str, size: str, *, control: bool = False, **settings: Any) -> Met
     return Method(named(label, size), "ssi", size, settings, role, added)
 
 
+def ssi_gru4rec(label: str, size: str, *, control: bool = False, **settings: Any) -> Method:
+    """Return SSI with GRU4Rec as student, trained as GRU4Rec alone is."""
+    if size == "small":
+        return replace(ssi(label, size, control=control, **settings), recipe="small-gru4rec")
+    return ssi(label, size, control=control, student="gru4rec", **settings)
+
+
 def others(size: str) -> tuple[Method, ...]:
     """Return the systems that SSI is compared with."""
     own = size == "paper"
@@ -64,8 +71,8 @@ def alone(label: str, size: str, model: str = "hgn", **more: Any) -> Method:
 
 def students(size: str) -> tuple[Method, ...]:
     """Return the systems that the paper proposes."""
-    other = ssi("SSI GRU4Rec", size, student="gru4rec")
-    return replace(other, published="SSI_GRU4Rec"), ssi("SSI", size)
+    other = replace(ssi_gru4rec("SSI GRU4Rec", size), published="SSI_GRU4Rec")
+    return other, ssi("SSI", size)
 
 
 def pieces(size: str) -> tuple[Method, ...]:
@@ -110,12 +117,11 @@ def imitation(size: str) -> tuple[Method, ...]:
 
 def imitation_by_gru4rec(size: str) -> tuple[Method, ...]:
     """Return what tells what imitation adds to a student that is no lighter than it must be."""
-    student: dict[str, Any] = {"student": "gru4rec"}
     return (
         alone("GRU4Rec as student", size, "gru4rec"),
-        *(ssi(f"SSI GRU4Rec {task}", size, teachers=task, **student) for task in TASKS),
-        ssi("SSI GRU4Rec", size, **student),
-        ssi("GRU4Rec taught without task", size, control=True, teachers="bert4rec", **student),
+        *(ssi_gru4rec(f"SSI GRU4Rec {task}", size, teachers=task) for task in TASKS),
+        ssi_gru4rec("SSI GRU4Rec", size),
+        ssi_gru4rec("GRU4Rec taught without task", size, control=True, teachers="bert4rec"),
     )
 
 
