@@ -100,16 +100,18 @@ def test_no_gradient_reaches_a_teacher_and_it_does_not_drop() -> None:
     assert all(p.grad is not None for p in model.last.parameters())
 
 
-def test_item_vectors_are_compared_through_a_map_where_widths_differ() -> None:
-    model = taught(imitate_predictions=False).eval()
+@pytest.mark.parametrize("table", ["inputs", "outputs"])
+def test_item_vectors_are_compared_through_a_map_where_widths_differ(table: str) -> None:
+    model = taught(imitate_predictions=False, imitate_table=table).eval()
     assert list(model.maps) == ["1"]
     batch = first_batch(model)
     assert batch.targets is not None
     ids = sorted({*batch.tokens.tolist(), *batch.targets.tolist()})
-    mine = model.last.item_inputs()[ids]
+    of = {"inputs": lambda part: part.item_inputs(), "outputs": lambda part: part.item_vectors()}
+    mine = of[table](model.last)[ids]
     expected = [
-        (mine - model.parts[0].item_inputs()[ids]).square().mean(),
-        (model.maps["1"](mine) - model.parts[1].item_inputs()[ids]).square().mean(),
+        (mine - of[table](model.parts[0])[ids]).square().mean(),
+        (model.maps["1"](mine) - of[table](model.parts[1])[ids]).square().mean(),
     ]
     torch.testing.assert_close(model._distances(batch), torch.stack(expected))
 

@@ -26,20 +26,28 @@ def parts(rows: int, items: int) -> tuple[Factors, list[Teacher]]:
     ]
 
 
-def plain(student: Factors, teachers: list[Teacher], weights: Tensor) -> tuple[Tensor, Tensor]:
+def plain(
+    student: Factors, teachers: list[Teacher], weights: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     def log_p(who: Teacher) -> Tensor:
         if isinstance(who, Spoken):
-            return who.scores[:, 1:].log_softmax(dim=1)
+            return (who.scores[:, 1:] / temperature).log_softmax(dim=1)
         scores = who.states @ who.table.T + (0 if who.bias is None else who.bias)
-        return scores[:, 1:].log_softmax(dim=1)
+        return (scores[:, 1:] / temperature).log_softmax(dim=1)
 
     own = log_p(student)
     each = torch.stack([(log_p(t).exp() * (log_p(t) - own)).sum(dim=1).mean() for t in teachers])
+    each = each * temperature**2
     return (weights * each).sum(), each
 
 
-@pytest.mark.parametrize(("rows", "items"), [(1, 3), (9, 20), (600, 11), (300, 5000)])
-def test_value_and_gradients_are_those_of_plain_softmaxes(rows: int, items: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "items", "temperature"),
+    [(1, 3, 1), (9, 20, 1), (9, 20, 2), (600, 11, 1), (300, 5000, 1), (300, 5000, 4)],
+)
+def test_value_and_gradients_are_those_of_plain_softmaxes(
+    rows: int, items: int, temperature: float
+) -> None:
     student, teachers = parts(rows, items)
     weights = torch.tensor([0.7, 2.0, 1.3], dtype=torch.float64, requires_grad=True)
     assert student.bias is not None
@@ -47,12 +55,12 @@ def test_value_and_gradients_are_those_of_plain_softmaxes(rows: int, items: int)
     found: list[Tensor] = []
     expected: list[Tensor] = []
     for how, into in ((divergence_from, found), (plain, expected)):
-        total, each = how(student, teachers, weights)
+        total, each = how(student, teachers, weights, temperature)
         into += [total.detach(), each.detach(), *torch.autograd.grad(3 * total, leaves)]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
     with torch.no_grad():
-        total, each = divergence_from(student, teachers, weights)
+        total, each = divergence_from(student, teachers, weights, temperature)
     torch.testing.assert_close(total, found[0])
     torch.testing.assert_close(each, found[1])
 

@@ -22,11 +22,10 @@ Readings and departures
   never sees what comes later, and no validation or test item.
 * All teachers start from the same random weights, so that those of one form keep their item
   vectors in one space; else the mean of their targets would mean nothing. How well they align is
-  logged as ``teachers.cosine``. A part's `start` gives it another beginning: without it, a teacher
-  of the student's kind would be the very run that stands alone.
+  logged as ``teachers.cosine``. A part's `start` gives it another beginning, lest a teacher of the
+  student's kind be the very run that stands alone.
 * A student with a target after every item imitates after up to `places` items of a row, drawn
-  afresh in each step; others imitate once a row, before its first target. A row that reads nothing
-  (a window of HGN) is not imitated: there is nothing a teacher could say.
+  afresh in each step; others once a row, before its first target, if the row reads anything.
 * A student with stages of its own imitates in the last of them.
 * A model that counts speaks in shares; its logits are their logarithms (`Recommender.logits`).
 """
@@ -40,7 +39,7 @@ from torch import Tensor, nn
 
 from nextup.data.batches import Batch
 from nextup.errors import ConfigError
-from nextup.models.base import Losses, ModelConfig, ParameterGroup, Stage
+from nextup.models.base import Losses, ModelConfig, ParameterGroup, Recommender, Stage
 from nextup.models.registry import register
 from nextup.models.ssi_config import SSIConfig
 from nextup.models.staged import Staged
@@ -82,10 +81,10 @@ class SSI(Staged):
         self.log_weights = nn.Parameter(torch.zeros(len(config.teachers))) if learnt else None
         self.maps = nn.ModuleDict()
         if config.imitate_items:
-            own = self.last.item_inputs().shape[1]
+            own = self._items_of(self.last).shape[1]
             for number, teacher in enumerate(self.parts[:-1]):
-                if teacher.factors and teacher.item_inputs().shape[1] != own:
-                    width = teacher.item_inputs().shape[1]
+                width = self._items_of(teacher).shape[1] if teacher.factors else own
+                if width != own:
                     self.maps[str(number)] = nn.Linear(own, width, bias=False)
         torch.set_rng_state(self._random[-1])
         self._classroom: Classroom | None = None
@@ -110,11 +109,11 @@ class SSI(Staged):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the weights of the part that learns, and in the end how much to heed whom."""
-        groups = super().parameter_groups()
+        groups = list(super().parameter_groups())
         if self.in_final_stage and self.log_weights is not None:
-            groups = [*groups, ParameterGroup([self.log_weights], decays=False)]
+            groups.append(ParameterGroup([self.log_weights], decays=False))
         if self.in_final_stage and len(self.maps):
-            groups = [*groups, ParameterGroup(list(self.maps.parameters()))]
+            groups.append(ParameterGroup(list(self.maps.parameters())))
         return groups
 
     @property
@@ -122,11 +121,10 @@ class SSI(Staged):
         """The teachers, asked for the first time when the student's stage has begun."""
         if self._classroom is None:
             assert self._histories is not None
-            train, device = self._histories
-            self._classroom = Classroom(self.parts[:-1], train, device, self.config.keep_mb << 20)
+            room = self.config.keep_mb << 20
+            self._classroom = Classroom(self.parts[:-1], *self._histories, room)
         return self._classroom
 
-    # ---- the student's loss -------------------------------------------------------------------
     def loss(self, batch: Batch) -> Losses:
         """The loss of the part that learns; for the student also that of imitation (eq. 8)."""
         losses = super().loss(batch)
@@ -151,8 +149,8 @@ class SSI(Staged):
         """``[n]``: how much each teacher is heeded."""
         if self.log_weights is not None:
             return self.log_weights.exp()
-        device = self.last.item_vectors().device
-        return torch.full((len(self.others),), self.config.teacher_weight or 0.0, device=device)
+        weight = self.config.teacher_weight or 0.0
+        return torch.full((len(self.others),), weight, device=self.last.item_vectors().device)
 
     def _predictions(self, batch: Batch, weights: Tensor) -> tuple[Tensor, Tensor]:
         """KL divergences (eq. 5) after some beginnings of the batch's histories."""
@@ -169,23 +167,25 @@ class SSI(Staged):
         if self.config.imitate_over:
             drawn = torch.randint(1, self.n_items + 1, (self.config.imitate_over,))
             ids = batch.met(self.n_items, drawn.to(batch.device))
-            ids = torch.cat([ids.new_zeros(1), ids])  # padding keeps its place
+            ids = nn.functional.pad(ids, (1, 0))  # padding keeps its place
             student, said = student.over(ids), [each.over(ids) for each in said]
-        return divergence_from(student, said, weights)
+        return divergence_from(student, said, weights, self.config.temperature)
+
+    def _items_of(self, part: Recommender) -> Tensor:
+        """``[I + 1, d]``: the item vectors of a part that are imitated."""
+        return part.item_inputs() if self.config.imitate_table == "inputs" else part.item_vectors()
 
     def _distances(self, batch: Batch) -> Tensor:
         """``[n]``: how far the student's item vectors are from each teacher's (eq. 6)."""
         ids = batch.met(self.n_items)
-        mine = nn.functional.embedding(ids, self.last.item_inputs())
-        distances = []
+        mine = nn.functional.embedding(ids, self._items_of(self.last))
+        distances = [mine.new_zeros(()) for _ in self.others]
         for number, teacher in enumerate(self.parts[:-1]):
-            if not teacher.factors:
-                distances.append(mine.new_zeros(()))
-                continue
-            seen = self.maps[str(number)](mine) if str(number) in self.maps else mine
-            gaps = (seen - teacher.item_inputs().detach()[ids]).square()
-            mean = self.config.item_reduction == "mean"
-            distances.append(gaps.mean() if mean else gaps.sum(dim=1).mean())
+            if teacher.factors:
+                seen = self.maps[str(number)](mine) if str(number) in self.maps else mine
+                gaps = (seen - self._items_of(teacher).detach()[ids]).square().mean(dim=0)
+                mean = self.config.item_reduction == "mean"
+                distances[number] = gaps.mean() if mean else gaps.sum()
         return torch.stack(distances)
 
     def diagnostics(self) -> dict[str, float]:

@@ -47,6 +47,12 @@ class SSIConfig(ModelConfig):
     imitate_over: int = Field(
         0, ge=0, description="compare predictions over so many items drawn a step; 0: over all"
     )
+    temperature: float = Field(
+        1.0, gt=0, description="softens what is compared: logits are divided by it"
+    )
+    imitate_table: Literal["inputs", "outputs"] = Field(
+        "inputs", description="which item vectors: those a model reads, or those it scores with"
+    )
     item_reduction: Literal["mean", "sum"] = Field(
         "mean", description="the distance of two item vectors: mean or sum over their width"
     )

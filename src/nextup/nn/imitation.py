@@ -42,6 +42,11 @@ class Factors:
         logits = torch.mm(self.table[1:], self.states[first:end].T)
         return logits if self.bias is None else logits.add_(self.bias[1:, None])
 
+    def softened(self, temperature: float) -> Factors:
+        """The same with its logits divided by a temperature."""
+        bias = None if self.bias is None else self.bias / temperature
+        return Factors(self.states / temperature, self.table, bias)
+
     def over(self, items: Tensor) -> Factors:
         """What it says over some items alone; the first of them is padding."""
         return Factors(
@@ -66,6 +71,10 @@ class Spoken:
     def logits(self, first: int, end: int) -> Tensor:
         """``[I, end - first]``: the logits of some answers, one column each."""
         return self.scores[first:end, 1:].T.clone(memory_format=torch.contiguous_format)
+
+    def softened(self, temperature: float) -> Spoken:
+        """The same with its logits divided by a temperature."""
+        return Spoken(self.scores / temperature)
 
     def over(self, items: Tensor) -> Spoken:
         """What it says over some items alone; the first of them is padding."""
@@ -163,7 +172,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def divergence_from(
-    student: Factors, teachers: list[Teacher], weights: Tensor
+    student: Factors, teachers: list[Teacher], weights: Tensor, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the mean KL divergences from each teacher to the student.
 
@@ -175,6 +184,10 @@ def divergence_from(
         What each teacher says after the same histories; no gradient reaches them.
     weights
         ``[n]``: the weight of each teacher; they may learn, their gradient is the divergence.
+    temperature
+        What all logits are divided by before they are compared. The divergence is multiplied by
+        its square, so that the gradient keeps its size (Hinton, Vinyals & Dean, *Distilling the
+        Knowledge in a Neural Network*, 2015). At 1 it is the paper's.
 
     Returns
     -------
@@ -191,6 +204,10 @@ def divergence_from(
     if len(student.states) == 0:
         nothing = weights.new_zeros(len(teachers))
         return (weights * nothing).sum() + 0 * student.states.sum(), nothing
+    if temperature != 1:
+        softer = [each.softened(temperature) for each in teachers]
+        found = divergence_from(student.softened(temperature), softer, weights)
+        return found[0] * temperature**2, found[1] * temperature**2
     # The divergence is a small difference of large sums: single precision, whatever the model's.
     with torch.autocast(student.states.device.type, enabled=False):
         if torch.is_grad_enabled():
