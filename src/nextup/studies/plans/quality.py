@@ -1,13 +1,50 @@
 """Models against the figures that others report for the same data, split and ranking."""
 
+from nextup.evaluation.protocol import Protocol
 from nextup.studies.study import Method, Part, Study, register
+
+SAMPLED = Protocol(candidates="sampled", n_negatives=99, cutoffs=(5, 10, 15, 20))
+
+SAMPLED_METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
+
+LEVELS = (
+    Method("POP", "pop", learn_from="train+valid"),
+    Method("MC1", "mc1", added=True),
+    Method("BPR", "bpr", added=True),
+    Method("GRU4Rec", "gru4rec"),
+    Method("Caser", "caser"),
+    Method("HGN", "hgn"),
+    Method("BERT4Rec", "bert4rec"),
+    Method("SASRec", "sasrec"),
+    Method("S3-Rec", "s3rec", added=True),
+    Method("S3-Rec attributes", "s3rec", recipe="attributes"),
+    *(
+        Method(label, model, recipe=recipe, published=published, role="tuned", added=True)
+        for label, model, recipe, published in (
+            ("BPR tuned", "bpr", "tuned", None),
+            ("GRU4Rec tuned", "gru4rec", "tuned", "GRU4Rec"),
+            ("Caser tuned", "caser", "tuned", "Caser"),
+            ("HGN small", "hgn", "small", "HGN"),
+            ("BERT4Rec small", "bert4rec", "small", "BERT4Rec"),
+            ("SASRec tuned", "sasrec", "tuned", "SASRec"),
+            ("S3-Rec tuned", "s3rec", "tuned", None),
+            ("S3-Rec attributes tuned", "s3rec", "tuned-attributes", "S3-Rec attributes"),
+            ("LMA4Rec tuned", "lma4rec", "tuned", None),
+        )
+    ),
+)
+REPORTED = (
+    "Held against what the authors of S3-Rec report of the same sets and split. Their S3-Rec knows "
+    "the items' attributes; ours is shown with and without. Rows called tuned or small are our own "
+    "settings and stand beside the published figure of the same model."
+)
 
 STUDY = register(
     Study(
         name="quality",
         title="Quality",
         about="Single models held against the best figures that others report for them.",
-        datasets=("beauty", "toys"),
+        datasets=("beauty", "toys", "sports", "yelp"),
         parts=(
             Part(
                 "goals",
@@ -19,7 +56,24 @@ STUDY = register(
                     Method("GRU4Rec tuned", "gru4rec", recipe="tuned"),
                 ),
                 metrics=("HR@10", "NDCG@10"),
+                datasets=("beauty", "toys"),
                 published="quality",
+            ),
+            Part(
+                "levels",
+                "Published levels, full ranking",
+                LEVELS,
+                published="levels",
+                about=REPORTED,
+            ),
+            Part(
+                "levels-sampled",
+                "Published levels, 99 sampled negatives",
+                LEVELS,
+                metrics=(*SAMPLED_METRICS, "expected HR@10", "expected NDCG@10"),
+                published="levels-sampled",
+                protocol=SAMPLED,
+                about=REPORTED,
             ),
         ),
         seeds=(0,),
