@@ -10,7 +10,7 @@ import numpy as np
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.ranks import CaseRanks
 from nextup.studies.cell import Cell
-from nextup.studies.results import store
+from nextup.studies.storing import store
 from nextup.studies.study import Study
 from nextup.studies.wanted import wanted_cells
 

@@ -14,7 +14,7 @@ from nextup.evaluation.compare import compare
 from nextup.evaluation.metrics import case_values
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks
-from nextup.studies import results as results_module
+from nextup.studies import storing
 from nextup.studies.cell import Cell
 from nextup.studies.codes import decode, encode
 from nextup.studies.results import Results
@@ -122,7 +122,7 @@ def test_a_result_is_there_whole_or_not_at_all(
     def full(*args: object) -> None:
         raise RunError("no space")
 
-    monkeypatch.setattr(results_module, "write_whole", full)
+    monkeypatch.setattr(storing, "write_whole", full)
     with pytest.raises(RunError):
         fabricate(tmp_path, CELL, skill=2.0)
     assert Results(tmp_path).find(CELL) is None, "old figures beside new ranks"

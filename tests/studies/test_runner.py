@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nextup.errors import ConfigError
-from nextup.studies import run_cell as run_cell_module
+from nextup.studies import worker
 from nextup.studies.cell import Cell
 from nextup.studies.overview import missing_cells
 from nextup.studies.places import Places, held
@@ -102,8 +102,8 @@ def test_two_processes_never_run_the_same_cell(shop: Path, folder: Path) -> None
         with pytest.raises(BusyError, match="another process"):
             run_cell(cell, places, How("cpu"))
         task = folder / "task.json"
-        run_cell_module.write_task(task, cell, places, How("cpu"))
-        assert run_cell_module.main([str(task)]) == run_cell_module.BUSY
+        worker.write_task(task, cell, places, How("cpu"))
+        assert worker.main([str(task)]) == worker.BUSY
     assert not Results(places.results).all
 
 

@@ -18,8 +18,9 @@ from nextup.data.dataset import Dataset
 from nextup.data.sequences import Sequences
 from nextup.errors import RunError
 from nextup.studies.places import Places, held
-from nextup.studies.run_cell import BUSY, BusyError, How, main, write_task
+from nextup.studies.run_cell import BusyError, How
 from nextup.studies.runner import Runner
+from nextup.studies.worker import BUSY, main, write_task
 from nextup.train.fit import fit
 from nextup.train.run import Run
 from nextup.tuning import trial as trial_room

@@ -1,21 +1,10 @@
-"""Run one cell: fit (or go on), rank the test items once by each protocol, write the result.
-
-``python -m nextup.studies.run_cell FILE`` runs the task a file describes, in a process of its own;
-`nextup.studies.runner` starts several of them. The process ends when the one that started it does.
-"""
+"""Run one cell: fit (or go on), rank the test items once by each protocol, write the result."""
 
 from __future__ import annotations
 
-import _thread
 import json
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
 
 from nextup.errors import NextupError, RunError
@@ -28,9 +17,6 @@ if TYPE_CHECKING:
     from nextup.studies.cell import Cell
     from nextup.train.fit import LearnFrom
     from nextup.train.run import Run
-
-DONE, FAILED, BUSY, STOPPED = 0, 2, 75, 130
-"""Exit codes of a worker; busy means that another process runs the same cell."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +66,8 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
         If it cannot be run.
     """
     from nextup.studies.provenance import commit, now
-    from nextup.studies.results import Result, Results, ranks_checksum, store
+    from nextup.studies.results import Result, Results
+    from nextup.studies.storing import ranks_checksum, store
 
     cell = cell.plain
     with held(places.beside(cell.name, "lock")) as free:
@@ -242,80 +229,3 @@ def _measured(
     if not asked.consistency:
         return further, {}
     return further, {"consistency": consistency(run, data, device=how.device).to_json()}
-
-
-def write_task(
-    file: Path, cell: Cell, places: Places, how: How, asked: Asked | None = None
-) -> None:
-    """Write the file that describes a task for a process of its own."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "cell": cell.to_json(),
-        "places": places.to_json(),
-        "how": asdict(how),
-        "asked": (asked or Asked()).to_json(),
-    }
-    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def read_task(document: Mapping[str, Any]) -> tuple[Cell, Places, How]:
-    """Return what the file of a task says, and take to its number of threads."""
-    import torch
-
-    from nextup.studies.cell import Cell
-
-    how = How(**document["how"])
-    torch.set_num_threads(how.threads)
-    return Cell.from_json(document["cell"]), Places.from_json(document["places"]), how
-
-
-def _run_task(document: Mapping[str, Any]) -> Path:
-    # A runner that was started before measurements could be asked for says nothing of them.
-    return run_cell(*read_task(document), Asked.from_json(document.get("asked", {})))
-
-
-def _end_with_the_starter() -> None:
-    """Stop once the process that started this one has gone: the other end of the pipe closes."""
-
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        _thread.interrupt_main()
-        time.sleep(60)
-        os._exit(STOPPED)
-
-    Thread(target=wait, daemon=True).start()
-
-
-def main(
-    arguments: list[str] | None = None, work: Callable[[Mapping[str, Any]], Path] = _run_task
-) -> int:
-    """Run the task of a file; what went wrong is the last line on standard error.
-
-    Parameters
-    ----------
-    arguments
-        The file; by default as this process was called.
-    work
-        What is done with what the file says.
-    """
-    (file,) = sys.argv[1:] if arguments is None else arguments
-    try:
-        if arguments is None:
-            # A shell's background jobs ignore it, and so would their children.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            _end_with_the_starter()
-        work(json.loads(Path(file).read_text(encoding="utf-8")))
-    except BusyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BUSY
-    except NextupError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return STOPPED
-    return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Run the missing cells of a study, a few at once, until they are done or time is up.
 
-Each cell is a process of its own (`nextup.studies.run_cell`), so that one that fails takes no
+Each cell is a process of its own (`nextup.studies.worker`), so that one that fails takes no
 other with it. A cell that is stopped goes on from its last checkpoint at the next call.
 """
 
@@ -21,12 +21,13 @@ from nextup.errors import ConfigError, InputError
 from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
 from nextup.studies.places import Places
-from nextup.studies.run_cell import BUSY, DONE, How, write_task
+from nextup.studies.run_cell import How
 from nextup.studies.watch import Running, Watch
+from nextup.studies.worker import BUSY, DONE, write_task
 
 _GRACE_SECONDS = 20.0
 _GPU_JOBS = 3
-WORKER = "nextup.studies.run_cell"
+WORKER = "nextup.studies.worker"
 
 
 @dataclass

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nextup.studies.cell import Cell
-from nextup.studies.run_cell import BUSY, DONE
+from nextup.studies.worker import BUSY, DONE
 
 _LINE_EVERY_SECONDS = 60.0
 

@@ -20,7 +20,8 @@ from nextup.errors import DivergedError
 from nextup.studies.cell import Cell
 from nextup.studies.places import Places, held
 from nextup.studies.provenance import commit, hardware, now, versions
-from nextup.studies.run_cell import BusyError, How, fitted, goes_on, main, read_task
+from nextup.studies.run_cell import BusyError, How, fitted, goes_on
+from nextup.studies.worker import main, read_task
 from nextup.train.run import Run
 from nextup.tuning.search import note_outcome
 
