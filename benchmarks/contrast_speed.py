@@ -25,7 +25,8 @@ from nextup.evaluation.protocol import Protocol
 from nextup.models.registry import make_model
 from nextup.train.config import TrainConfig
 from nextup.train.device import make_fabric
-from nextup.train.loop import Job, Loop
+from nextup.train.job import Job
+from nextup.train.loop import Loop
 from nextup.train.run import Run
 from plain_coserec import PlainCoSeRec, train_epoch
 from plain_sasrec import steps_per_epoch

@@ -110,7 +110,8 @@ def measure(
     from nextup.models.registry import model_class
     from nextup.train.checkpoint import Progress
     from nextup.train.device import make_fabric
-    from nextup.train.loop import Job, Loop
+    from nextup.train.job import Job
+    from nextup.train.loop import Loop
     from nextup.train.recipe import resolve
 
     split = data.split("leave-one-out")

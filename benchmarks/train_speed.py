@@ -69,7 +69,8 @@ def ours(
     from nextup.models.registry import make_model
     from nextup.train.config import TrainConfig
     from nextup.train.device import make_fabric
-    from nextup.train.loop import Job, Loop
+    from nextup.train.job import Job
+    from nextup.train.loop import Loop
     from nextup.train.run import Run
 
     torch.manual_seed(0)

@@ -15,7 +15,9 @@ from nextup.evaluation.protocol import Protocol
 from nextup.models.registry import make_model
 from nextup.train.config import TrainConfig
 from nextup.train.device import make_fabric
-from nextup.train.loop import Job, Loop
+from nextup.train.job import Job
+from nextup.train.loop import Loop
+from nextup.train.schedule import step_size
 
 
 def loop_of(folder: Path, learning: dict[str, Any] | None = None, **model: Any) -> Loop:
@@ -39,42 +41,36 @@ def loop_of(folder: Path, learning: dict[str, Any] | None = None, **model: Any) 
     return Loop(job)
 
 
-def test_the_step_size_is_constant_unless_asked_otherwise(tmp_path: Path) -> None:
-    loop = loop_of(tmp_path, {"learning_rate": 0.3})
-    assert [loop.learning_rate(step) for step in (0, 7, 10_000)] == [0.3] * 3
+def sizes(steps: int, per_epoch: int = 7, **settings: Any) -> list[float]:
+    return [step_size(TrainConfig(**settings), step, per_epoch) for step in range(steps)]
 
 
-def test_warming_up_rises_in_a_line(tmp_path: Path) -> None:
-    loop = loop_of(tmp_path, {"learning_rate": 0.4, "warmup_steps": 4})
-    found = [loop.learning_rate(step) for step in range(6)]
+def test_the_step_size_is_constant_unless_asked_otherwise() -> None:
+    assert sizes(100, learning_rate=0.3) == [0.3] * 100
+
+
+def test_warming_up_rises_in_a_line() -> None:
+    found = sizes(6, learning_rate=0.4, warmup_steps=4)
     np.testing.assert_allclose(found, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
 
 
 @pytest.mark.parametrize("warmup", [0, 3])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_the_step_size_falls_to_nothing_over_the_epochs(
-    schedule: str, warmup: int, tmp_path: Path
-) -> None:
-    loop = loop_of(
-        tmp_path, {"schedule": schedule, "epochs": 5, "warmup_steps": warmup, "learning_rate": 1.0}
-    )
-    steps = 5 * len(loop.stream)
+def test_the_step_size_falls_to_nothing_over_the_epochs(schedule: str, warmup: int) -> None:
+    settings = {"schedule": schedule, "epochs": 5, "warmup_steps": warmup, "learning_rate": 1.0}
+    steps = 5 * 7
+    found = sizes(2 * steps, **settings)
     for step in range(warmup, steps + 1):
         done = (step - warmup) / (steps - warmup)
         expected = 1 - done if schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-        assert loop.learning_rate(step) == pytest.approx(expected, abs=1e-12)
-    assert loop.learning_rate(steps) == pytest.approx(0.0, abs=1e-12)
-    assert loop.learning_rate(2 * steps) == pytest.approx(0.0, abs=1e-12)
+        assert found[step] == pytest.approx(expected, abs=1e-12)
+    assert found[steps:] == pytest.approx([0.0] * steps, abs=1e-12)
 
 
-def test_the_step_size_drops_every_few_epochs(tmp_path: Path) -> None:
-    loop = loop_of(
-        tmp_path, {"schedule": "steps", "drop_every": 3, "drop_factor": 0.1, "learning_rate": 1.0}
-    )
-    steps = len(loop.stream)
-    found = [loop.learning_rate(step) for step in range(7 * steps)]
-    expected = np.repeat([1.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.01], steps)
-    np.testing.assert_allclose(found, expected)
+def test_the_step_size_drops_every_few_epochs() -> None:
+    settings = {"schedule": "steps", "drop_every": 3, "drop_factor": 0.1, "learning_rate": 1.0}
+    expected = np.repeat([1.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.01], 7)
+    np.testing.assert_allclose(sizes(49, **settings), expected)
 
 
 def test_the_optimiser_is_given_the_step_size_of_each_step(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from nextup.models.store import save_model
 from nextup.train.assess import dataset_marks, rank_everywhere
 from nextup.train.config import with_metric
 from nextup.train.device import make_fabric, spare_memory
+from nextup.train.job import Job
 from nextup.train.kept import make_place
-from nextup.train.loop import Job, Loop
+from nextup.train.loop import Loop
 from nextup.train.place import check_place, place_of
 from nextup.train.recipe import resolve
 from nextup.train.run import FORMAT, Run, is_run

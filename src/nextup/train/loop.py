@@ -7,53 +7,27 @@ goes on from its last checkpoint and ends with the same weights.
 from __future__ import annotations
 
 import json
-import math
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
-from nextup.data.sequences import Sequences
-from nextup.data.split import Split
 from nextup.data.stream import hash_seed
 from nextup.errors import DivergedError
 from nextup.evaluation.metrics import metrics
-from nextup.evaluation.protocol import Protocol
-from nextup.models.base import Recommender, Stage
+from nextup.models.base import Stage
 from nextup.settings import make_config
 from nextup.train import checkpoint, kept
 from nextup.train.assess import rank_everywhere
 from nextup.train.checkpoint import Progress
 from nextup.train.config import TrainConfig, with_metric
 from nextup.train.device import sum_over_processes
+from nextup.train.job import Job
 from nextup.train.optimizer import make_optimizer, takes_sparse
 from nextup.train.progress import Bar, Log, peak_memory_mb
-
-Weights = dict[str, Tensor]
-
-
-@dataclass
-class Job:
-    """What the loop needs to know."""
-
-    fabric: Fabric
-    model: Recommender
-    config: TrainConfig
-    split: Split
-    train: Sequences
-    protocol: Protocol
-    seed: int
-    validates: bool
-    folder: Path
-    shown: bool
-    about: dict[str, Any] = field(default_factory=dict)
-    """What decides the weights beside model and settings: the data, the split, the seed."""
-    kept: Path | None = None
-    """Where trained stages are kept and looked for."""
+from nextup.train.schedule import step_size
+from nextup.train.weights import Weights, follow, weights_of
 
 
 class Loop:
@@ -173,7 +147,7 @@ class Loop:
         self.optimizer = make_optimizer(self.config, groups)
         self.model.sparse_gradients = takes_sparse(self.config, self.fabric.world_size)
         self.best, self.sums = {}, {}
-        self.average = self._weights(copy=True) if self.config.average else {}
+        self.average = weights_of(self.model, copy=True) if self.config.average else {}
 
     # ---- an epoch -----------------------------------------------------------------------------
     def _epoch(self, bar: Bar) -> None:
@@ -245,9 +219,10 @@ class Loop:
         return up
 
     def _step(self, order: object, epoch: int, step: int) -> Tensor:
-        step_size = self.learning_rate(epoch * len(self.stream) + step)
+        at = epoch * len(self.stream) + step
+        now = step_size(self.config, at, len(self.stream))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = step_size * rate
+            group["lr"] = now * rate
         batch = self.stream.batch(order, epoch, step)  # type: ignore[arg-type]
         self._seed(hash_seed(self.seed, epoch, step, self.fabric.global_rank, 1))
         with self.fabric.autocast():
@@ -259,7 +234,7 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average:
-            self._update_average(epoch * len(self.stream) + step)
+            follow(self.average, self.model, self.config.average, at)
         return self._add_up({"loss": losses.total.detach(), **losses.parts})
 
     def _add_up(self, values: Weights) -> Tensor:
@@ -277,25 +252,10 @@ class Loop:
         if self.fabric.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def learning_rate(self, step: int) -> float:
-        """Return the step size of a step counted over all epochs."""
-        config = self.config
-        if step < config.warmup_steps:
-            return config.learning_rate * (step + 1) / config.warmup_steps
-        if config.schedule == "constant":
-            return config.learning_rate
-        if config.schedule == "steps":
-            drops = step // len(self.stream) // config.drop_every
-            return config.learning_rate * config.drop_factor**drops
-        last = max(config.epochs * len(self.stream) - config.warmup_steps, 1)
-        done = min((step - config.warmup_steps) / last, 1.0)
-        left = 1.0 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-        return config.learning_rate * left
-
     # ---- validation ---------------------------------------------------------------------------
     def _validate(self) -> dict[str, float]:
         job = self.job
-        current = self._weights(copy=True) if self.average else None
+        current = weights_of(self.model, copy=True) if self.average else None
         if self.average:
             self.model.load_state_dict(self.average)
         ranked = rank_everywhere(self.fabric, self.model, job.split.valid, job.split, job.protocol)
@@ -304,21 +264,7 @@ class Loop:
         return metrics(ranked)
 
     def _answering_weights(self) -> Weights:
-        return self.average or self._weights(copy=False)
-
-    def _weights(self, copy: bool) -> Weights:
-        state = self.model.state_dict()
-        return {name: t.detach().clone() if copy else t.detach() for name, t in state.items()}
-
-    def _update_average(self, step: int) -> None:
-        # Early on the average follows faster, so that the fresh weights are soon forgotten.
-        decay = min(self.config.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in self.model.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - decay)
-                else:
-                    self.average[name].copy_(value)
+        return self.average or weights_of(self.model)
 
     def _check_finite(self, epoch: int) -> None:
         if not all(bool(torch.isfinite(value)) for value in self.sums.values()):
@@ -333,7 +279,7 @@ class Loop:
             self.progress.log_bytes = self.log.length
             others = {"best": self.best, "average": self.average, "sums": self.sums}
             checkpoint.save(
-                self.file, self.progress, self._weights(copy=False), self.optimizer, others
+                self.file, self.progress, weights_of(self.model), self.optimizer, others
             )
         self.fabric.barrier()
 
