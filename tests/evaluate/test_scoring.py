@@ -13,7 +13,8 @@ from nextup.data.batches import batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.errors import NextupError
 from nextup.evaluation import scoring
-from nextup.evaluation.scoring import Catalogue, cut_by_length
+from nextup.evaluation.catalogue import Catalogue
+from nextup.evaluation.scoring import cut_by_length
 
 
 @settings(max_examples=100, deadline=None)

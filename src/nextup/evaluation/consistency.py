@@ -40,12 +40,13 @@ from numpy.typing import NDArray
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases
 from nextup.errors import ConfigError, suggest
+from nextup.evaluation.catalogue import Scorer
 from nextup.evaluation.metrics import gains
 from nextup.evaluation.perturb import LONGEST_GRAM, PERTURBATIONS
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import rank_cases
 from nextup.evaluation.retrieval import Lists
-from nextup.evaluation.scoring import Progress, Scorer
+from nextup.evaluation.scoring import Progress
 
 PERSISTENCE = 0.9
 DEPTH = 10

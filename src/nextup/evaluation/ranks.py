@@ -22,9 +22,10 @@ from torch import Tensor
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases
 from nextup.errors import InputError, RunError
+from nextup.evaluation.catalogue import Scorer
 from nextup.evaluation.negatives import draw_negatives, draw_popular, unique_pairs
 from nextup.evaluation.protocol import Protocol
-from nextup.evaluation.scoring import Block, Progress, Scorer, visit_scores
+from nextup.evaluation.scoring import Block, Progress, visit_scores
 
 
 @dataclass(frozen=True)

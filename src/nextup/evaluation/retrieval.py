@@ -17,14 +17,8 @@ from torch import Tensor
 
 from nextup.data.batches import batch_of_one
 from nextup.data.sequences import Sequences
-from nextup.evaluation.scoring import (
-    Block,
-    Catalogue,
-    Progress,
-    Scorer,
-    answering,
-    visit_scores,
-)
+from nextup.evaluation.catalogue import Catalogue, Scorer
+from nextup.evaluation.scoring import Block, Progress, answering, visit_scores
 from nextup.evaluation.threads import one_thread
 
 

@@ -19,8 +19,8 @@ from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawId
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError, InputError, RunError
+from nextup.evaluation.catalogue import Catalogue, as_float
 from nextup.evaluation.retrieval import top_items, top_k
-from nextup.evaluation.scoring import Catalogue, as_float
 from nextup.models.base import Recommender
 from nextup.models.store import CARD, load_model
 from nextup.recommend.answers import (
