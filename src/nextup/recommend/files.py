@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nextup.data.rawids import RawId
-from nextup.data.sequences import Sequences
-from nextup.data.source import all_bytes, check_file, plain_suffix
+from nextup.data.source import plain_suffix
 from nextup.errors import InputError, suggest
 from nextup.recommend.answers import Answers, check_k, note_of
+from nextup.recommend.histories import Histories, history_lines, known_items, of_log
 from nextup.recommend.recommender import LoadedRecommender
 
 if TYPE_CHECKING:
     from nextup.data.columns import ColumnName, Say
-    from nextup.data.dataset import Dataset
 
 OUTPUTS = {"csv": "csv", "tsv": "tsv", "parquet": "parquet", "jsonl": "jsonl", "ndjson": "jsonl"}
 AT_ONCE = 8192
@@ -50,27 +49,6 @@ class FileSummary:
         if self.short:
             parts.append(f"{self.short:,} users had fewer items left than wanted")
         return "; ".join(parts)
-
-
-@dataclass(frozen=True)
-class _Histories:
-    """Histories of a file: numbers in the recommender's catalogue, 0 where it lacks the item."""
-
-    users: list[Any]
-    sequences: Sequences
-    raws: list[RawId]
-    raw_at: NDArray[np.int64]
-    """``raws[raw_at[i]]`` is the raw id of ``sequences.items[i]``."""
-
-    def unknown_counts(self) -> NDArray[np.int64]:
-        """``int64[users]``: how many items of each history the recommender does not know."""
-        row = np.repeat(np.arange(len(self.sequences)), self.sequences.lengths)
-        return np.bincount(row[self.sequences.flat() == 0], minlength=len(self.sequences))
-
-    def unknown(self, row: int) -> list[RawId]:
-        span = slice(self.sequences.starts[row], self.sequences.ends[row])
-        missing = np.flatnonzero(self.sequences.items[span] == 0)
-        return [self.raws[at] for at in self.raw_at[span][missing].tolist()]
 
 
 def recommend_file(
@@ -134,7 +112,7 @@ def recommend_file(
         raise InputError(
             f"{output}: exists already; choose another path or pass --overwrite (overwrite=True)"
         )
-    histories = _history_lines(source, recommender, format)
+    histories = history_lines(source, recommender, format)
     if histories is None:
         from nextup.data.columns import silent, speak
         from nextup.data.prepare import read_histories
@@ -150,14 +128,14 @@ def recommend_file(
             text_ids=text_ids,
         )
         log = read_histories(source, reading, silent if quiet else say or speak)
-        histories = _of_log(log, recommender)
+        histories = of_log(log, recommender)
     partial = output.parent / f".{output.name}.partial-{os.getpid()}"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             writer = _Writer(file, OUTPUTS[kind], recommender, histories, k)
             for rows in _portions(len(histories.users)):
-                answers_for = _known(histories.sequences.rows(rows))
+                answers_for = known_items(histories.sequences.rows(rows))
                 writer.write(
                     rows.start,
                     recommender.answer(
@@ -186,7 +164,7 @@ class _Writer:
         file: IO[bytes],
         kind: str,
         recommender: LoadedRecommender,
-        histories: _Histories,
+        histories: Histories,
         k: int,
     ) -> None:
         self.file, self.kind, self.recommender, self.k = file, kind, recommender, k
@@ -272,61 +250,3 @@ class _Writer:
 
 def _portions(n: int) -> Iterator[slice]:
     return (slice(at, min(at + AT_ONCE, n)) for at in range(0, n, AT_ONCE))
-
-
-def _known(sequences: Sequences) -> Sequences:
-    """Return the histories less their unknown items."""
-    items = sequences.items[sequences.positions()]
-    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    lengths = np.bincount(row[items > 0], minlength=len(sequences))
-    ends = np.cumsum(lengths)
-    return Sequences(items[items > 0], ends - lengths, ends)
-
-
-def _of_log(log: Dataset, recommender: LoadedRecommender) -> _Histories:
-    raws = log.catalog.ids.tolist()
-    number = np.concatenate(([0], recommender.catalog.numbers_of(raws))).astype(np.int32)
-    items = log.sequences.items
-    spans = Sequences(number[items], log.sequences.starts, log.sequences.ends)
-    return _Histories(log.users.tolist(), spans, raws, items.astype(np.int64) - 1)
-
-
-def _history_lines(
-    source: Path, recommender: LoadedRecommender, format: str | None
-) -> _Histories | None:
-    """Read ``{"user": ..., "history": [...]}`` lines; None if the file is of another form."""
-    if plain_suffix(source) not in ("jsonl", "ndjson") and format != "jsonl":
-        return None
-    check_file(source)
-    users: list[Any] = []
-    histories: list[list[Any]] = []
-    for number, line in enumerate(all_bytes(source).splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{source}, line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: is not JSON ({error}); write one object a line") from None
-        if not users and not (isinstance(entry, dict) and "history" in entry):
-            return None
-        history = entry.get("history") if isinstance(entry, dict) else None
-        if not isinstance(history, list) or any(isinstance(i, (list, dict)) for i in history):
-            raise InputError(
-                f'{where}: has no list of item ids as "history"; '
-                'write {"user": ..., "history": [...]}'
-            )
-        user = entry.get("user", number)
-        if not isinstance(user, (str, int)) or isinstance(user, bool):
-            raise InputError(f"{where}: the user is {user!r}, neither text nor a whole number")
-        users.append(user)
-        histories.append(history)
-    if not users:
-        raise InputError(f"{source}: holds no history; write one object a line")
-    if len({type(user) for user in users}) > 1:
-        users = [str(user) for user in users]
-    raws = [raw for history in histories for raw in history]
-    lengths = np.fromiter(map(len, histories), np.int64, len(histories))
-    ends = np.cumsum(lengths)
-    numbers = recommender.catalog.numbers_of(raws).astype(np.int32)
-    return _Histories(users, Sequences(numbers, ends - lengths, ends), raws, np.arange(len(raws)))
