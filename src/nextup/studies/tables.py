@@ -74,7 +74,9 @@ def _grid(found: Measured, metric: str) -> Grid:
     )
     means = [row.measured[metric].value.mean for row in found.rows if metric in row.measured]
     best = max(means, default=None)
-    rows = [_cells(row, metric, best) for row in found.rows]
+    # What has neither a run nor a published figure is told of once, below the tables.
+    told = [row for row in found.rows if metric in row.measured or _published(row, metric) != "-"]
+    rows = [_cells(row, metric, best) for row in told]
     kept = [at for at in range(len(header)) if at == 0 or any(cells[at] != "-" for cells in rows)]
     return Grid(
         tuple(header[at] for at in kept), tuple(tuple(cells[at] for at in kept) for cells in rows)
@@ -131,9 +133,12 @@ def _impossible(found: Measured) -> Iterator[str]:
 
 
 def _sources(found: Measured) -> Iterator[str]:
+    labels: dict[str, list[str]] = {}
     for row in found.rows:
         if row.published is not None and row.published.source:
-            yield f"{SECOND_HAND} {row.method.label}: not from the paper; {row.published.source}."
+            labels.setdefault(row.published.source, []).append(row.method.label)
+    for source, whose in labels.items():
+        yield f"{SECOND_HAND} {', '.join(whose)}: not from the paper; {source}."
 
 
 def _changed(found: Measured) -> Iterator[str]:
