@@ -19,7 +19,9 @@ from nextup.evaluation.ranks import CaseRanks, rank_cases
 from nextup.models.store import load_model
 from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
-from nextup.studies.document import Grid, markdown
+from nextup.studies.consistent import overlaps
+from nextup.studies.document import Grid, Picture, markdown
+from nextup.studies.figures import LIGHT, _stays
 from nextup.studies.measured import measured_part
 from nextup.studies.places import Places
 from nextup.studies.report import report_blocks
@@ -281,6 +283,28 @@ def test_consistency_stands_in_the_report(both: Study, tmp_path: Path) -> None:
     swap = next(b for b in blocks if isinstance(b, Grid) and b.header[0] == "swap")
     assert swap.rows[0][3:5] == ("-", "-") and "Oracle" not in {row[0] for row in swap.rows}
     assert "Jaccard" in markdown(blocks) and "lack" not in markdown(blocks)
+
+
+def test_consistency_is_drawn_as_it_is_said(both: Study, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    alone = replace(both, parts=(both.part("steady"),))
+    for value, wanted in enumerate(wanted_cells(alone, alone.parts, seeds=[0, 1])):
+        fabricate(tmp_path, wanted.cell, consistency=steadiness(0.2 + 0.1 * value))
+    (block,) = measured_part(alone, alone.parts[0], Results(tmp_path), 200)
+    rows = [(row, found) for row in block.rows if (found := overlaps(row))]
+    axes = Figure().subplots()
+    _stays(axes, rows, LIGHT)
+    assert [each.get_text() for each in axes.get_yticklabels()] == [r.method.label for r, _ in rows]
+    drawn = axes.lines[0].get_xdata()
+    assert list(drawn) == pytest.approx([found["wrong click"][0] for _, found in rows])
+    names = {
+        block.name
+        for block in report_blocks(Results(tmp_path), [alone], True, 200)
+        if isinstance(block, Picture)
+    }
+    assert names == {"tiny-steady"}
 
 
 def test_the_command_line_measures_what_is_lacking(both: Study, shop: Path, folder: Path) -> None:

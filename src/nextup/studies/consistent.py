@@ -43,16 +43,35 @@ def consistency_blocks(found: Measured) -> Iterator[Block]:
         yield Grid((*header, "echo"), tuple(grid))
 
 
+def overlaps(row: Row) -> dict[str, tuple[float, float]]:
+    """Return the rank-biased overlap after each accident: its mean and half its 95% interval."""
+    documents = _documents(row)
+    if not documents:
+        return {}
+    measure = f"RBO@{documents[0]['k']}"
+    found = {
+        name: [document["accidents"][name][measure] for document in documents]
+        for name in documents[0]["accidents"]
+    }
+    return {name: _mean(each) for name, each in found.items() if None not in each}
+
+
 def _documents(row: Row) -> list[dict[str, Any]]:
     return [run.consistency for run in row.runs.values() if run.consistency is not None]
 
 
-def _cells(found: Sequence[Sequence[float] | None], signed: bool) -> tuple[str, str]:
-    """Return the mean over seeds and its interval, which adds that of cases and that of seeds."""
-    if any(each is None for each in found):
-        return "-", "-"
+def _mean(found: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the mean over seeds and half its interval, which adds that of cases and of seeds."""
     means, errors = np.array(found, dtype=np.float64).T
     spread = means.var(ddof=1) / len(means) if len(means) > 1 else 0.0
-    mean, half = float(means.mean()), 1.96 * math.sqrt((errors**2).mean() + spread)
+    return float(means.mean()), 1.96 * math.sqrt((errors**2).mean() + spread)
+
+
+def _cells(found: Sequence[Sequence[float] | None], signed: bool) -> tuple[str, str]:
+    """Return a mean and its interval as a table shows them."""
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return "-", "-"
+    mean, half = _mean(known)
     form = "+.4f" if signed else ".4f"
     return f"{mean:{form}}", f"{mean - half:{form}} to {mean + half:{form}}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nextup.errors import ConfigError
+from nextup.studies.consistent import overlaps
 from nextup.studies.document import Picture
 from nextup.studies.measured import Block, Row
 from nextup.studies.published import published
@@ -193,6 +194,42 @@ def _dots(axes: Axes, rows: Sequence[Row], metric: str, palette: Palette) -> Non
     axes.set_yticks(range(len(rows)), [row.method.label for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(left=0)
+
+
+def steady_picture(name: str, part: Part, blocks: Sequence[Block]) -> Picture | None:
+    """Draw how much of each list stays: a panel a dataset, a colour an accident."""
+    found = {
+        block.dataset: [(row, o) for row in block.rows if (o := overlaps(row))] for block in blocks
+    }
+    drawn = {dataset: rows for dataset, rows in found.items() if rows}
+    if not drawn:
+        return None
+
+    def draw(figure: Figure, palette: Palette) -> None:
+        for axes, (dataset, rows) in zip(_paired(figure, len(drawn)), drawn.items(), strict=True):
+            _stays(axes, rows, palette)
+            axes.set(title=dataset, xlabel="RBO@10, before and after", xlim=(0, 1.02))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+    most = max(map(len, drawn.values()))
+    about = (
+        f"{part.title}: how much of the first ten stays after each accident, with its 95% interval."
+    )
+    columns, lines = _shape(len(drawn))
+    return picture(name, about, (columns, lines * (0.32 * most + 0.9) / _HEIGHT), draw)
+
+
+def _stays(
+    axes: Axes, rows: Sequence[tuple[Row, dict[str, tuple[float, float]]]], palette: Palette
+) -> None:
+    for number, accident in enumerate(rows[0][1]):
+        colour = palette.lines[number % len(palette.lines)]
+        known = [(at, stays[accident]) for at, (_, stays) in enumerate(rows) if accident in stays]
+        places = [at + 0.16 * (number - 1.5) for at, _ in known]
+        means, halves = ([each[which] for _, each in known] for which in (0, 1))
+        axes.errorbar(means, places, xerr=halves, fmt="o", color=colour, ms=4, label=accident)
+    axes.set_yticks(range(len(rows)), [row.method.label for row, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
 def curves_picture(name: str, part: Part, blocks: Sequence[Block]) -> Picture | None:

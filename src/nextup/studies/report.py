@@ -19,6 +19,7 @@ from nextup.studies.document import (
 from nextup.studies.figures import (
     check_matplotlib,
     curves_picture,
+    steady_picture,
     sweep_picture,
     table_picture,
 )
@@ -141,6 +142,8 @@ def study_blocks(study: Study, results: Results, figures: bool, resamples: int) 
             drawing = curves_picture
         elif part.is_sweep:
             drawing = sweep_picture
+        elif part.consistency:
+            drawing = steady_picture
         drawn = drawing(f"{study.name}-{part.name}", part, found) if figures else None
         if drawn is not None:
             yield drawn
