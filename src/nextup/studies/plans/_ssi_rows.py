@@ -10,6 +10,7 @@ TASKS = ("temporal", "persona", "global")
 
 # The settings that make ablations out of a model; named here and nowhere else.
 SECOND_STUDENT = {"model": "hgn", "start": 1}  # not the very run that stands alone
+PLAIN_THREE = ["bert4rec", *({"model": "bert4rec", "start": start} for start in (1, 2))]
 SECOND_BEST = {"model": "sasrec", "recipe": "tuned", "start": 1}
 NO_ITEMS, NO_PREDICTIONS = {"imitate_items": False}, {"imitate_predictions": False}
 
@@ -112,6 +113,14 @@ def imitation(size: str) -> tuple[Method, ...]:
         ssi("SSI", size),
         ssi("taught without task", size, control=True, teachers="bert4rec"),
         ssi("taught by a second student", size, control=True, teachers=[SECOND_STUDENT]),
+        ssi("SSI predictions alone", size, control=True, **NO_ITEMS),
+        ssi(
+            "predictions alone of three without task",
+            size,
+            control=True,
+            teachers=PLAIN_THREE,
+            **NO_ITEMS,
+        ),
     )
 
 

@@ -59,8 +59,10 @@ SMALL = "Recipe `small`: teachers of two blocks, for processors without an accel
 ADDED_BY_IMITATION = (
     "If consistency is what is taught, SSI beats the student alone, and beats being taught by the "
     "same encoder without a task; if imitation itself helps, so does being taught by a second "
-    "student from another start. A teacher that is "
-    "better than its student could be asked itself."
+    "student from another start. If it is their tasks and not their number, three teachers with "
+    "tasks give more than three without; those start apart, so their item vectors do not align and "
+    "only predictions are held against each other. A teacher that is better than its student could "
+    "be asked itself."
 )
 STEADY = "Full ranking. All models meet the same accidents, drawn once."
 
