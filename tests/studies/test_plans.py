@@ -110,6 +110,9 @@ def test_choices_are_checked(plan: Study) -> None:
         plan.part("tabel")
     with pytest.raises(ConfigError, match="unknown dataset `shops`; did you mean `shop`"):
         wanted_cells(plan, plan.parts, ["shops"])
+    with pytest.raises(ConfigError, match="nothing to run on toys: figure4-small is about beauty"):
+        ssi = find_study("ssi")
+        wanted_cells(ssi, [ssi.part("figure4-small")], ["toys"])
     with pytest.raises(ConfigError, match="unknown method `SASrek`; did you mean `SASRec`"):
         wanted_cells(plan, plan.parts, methods=["SASrek"])
     chosen = wanted_cells(plan, plan.parts, ["shop"], ["sasrec", "pop"], [3])

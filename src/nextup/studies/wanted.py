@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from nextup.errors import ConfigError, suggest
 from nextup.studies.asked import Asked
@@ -36,10 +37,11 @@ def wanted_cells(
     Raises
     ------
     ConfigError
-        If a dataset or method that was chosen is unknown.
+        If a dataset or method that was chosen is unknown, or no part is about the datasets.
     """
     chosen = list(parts)
     _check_methods(study, chosen, methods)
+    _check_datasets(study, chosen, datasets)
     found: dict[str, Wanted] = {}
     for place, part in enumerate(chosen):
         for dataset in study.datasets_of(part, datasets):
@@ -74,6 +76,17 @@ def _check_methods(study: Study, parts: Sequence[Part], chosen: Sequence[str] | 
             raise ConfigError(
                 f"study {study.name}: unknown method `{label}`{suggest(label, labels.values())}"
             )
+
+
+def _check_datasets(study: Study, parts: Sequence[Part], chosen: Sequence[str] | None) -> None:
+    if parts and not any(study.datasets_of(part, chosen) for part in parts):
+        where = "; ".join(
+            f"{part.name} is about {', '.join(Path(each).name for each in study.datasets_of(part))}"
+            for part in parts
+        )
+        raise ConfigError(
+            f"study {study.name}: nothing to run on {', '.join(chosen or ())}: {where}"
+        )
 
 
 def asked_by_all() -> dict[str, Asked]:

@@ -119,7 +119,7 @@ STUDY = register(
                 "table3-small",
                 "Table 3, small",
                 pieces("small"),
-                datasets=("beauty",),
+                datasets=("beauty", "toys"),
                 reference="SSI small",
                 about=SMALL,
             ),
