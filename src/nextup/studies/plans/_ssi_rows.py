@@ -104,6 +104,15 @@ def teachers_alone(size: str) -> tuple[Method, ...]:
     return (*tasks, plain)
 
 
+def number_or_task(size: str) -> tuple[Method, ...]:
+    """Return what tells whether three teachers help by their tasks or by being three."""
+    plain: dict[str, Any] = {"teachers": PLAIN_THREE, **NO_ITEMS}
+    return (
+        ssi("SSI predictions alone", size, control=True, **NO_ITEMS),
+        ssi("predictions alone of three without task", size, control=True, **plain),
+    )
+
+
 def imitation(size: str) -> tuple[Method, ...]:
     """Return what tells what imitation adds."""
     return (
@@ -113,14 +122,7 @@ def imitation(size: str) -> tuple[Method, ...]:
         ssi("SSI", size),
         ssi("taught without task", size, control=True, teachers="bert4rec"),
         ssi("taught by a second student", size, control=True, teachers=[SECOND_STUDENT]),
-        ssi("SSI predictions alone", size, control=True, **NO_ITEMS),
-        ssi(
-            "predictions alone of three without task",
-            size,
-            control=True,
-            teachers=PLAIN_THREE,
-            **NO_ITEMS,
-        ),
+        *number_or_task(size),
     )
 
 
@@ -175,6 +177,7 @@ def steady(size: str) -> tuple[Method, ...]:
         alone("HGN as student", size),
         alone("GRU4Rec as student", size, "gru4rec"),
         *students(size),
+        *number_or_task(size),
     )
 
 
