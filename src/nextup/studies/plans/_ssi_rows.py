@@ -1,10 +1,12 @@
 """The rows of SSI's tables: systems compared, teachers alone, SSI and what is left of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from nextup.studies.study import Method, Role
+
+Rows = tuple[Method, ...]
 
 TASKS = ("temporal", "persona", "global")
 
@@ -39,7 +41,7 @@ def ssi_gru4rec(label: str, size: str, *, control: bool = False, **settings: Any
     return ssi(label, size, control=control, student="gru4rec", **settings)
 
 
-def others(size: str) -> tuple[Method, ...]:
+def others(size: str) -> Rows:
     """Return the systems that SSI is compared with."""
     own = size == "paper"
     return (
@@ -70,13 +72,13 @@ def alone(label: str, size: str, model: str = "hgn", **more: Any) -> Method:
     return Method(named(label, size), model, part_of(size), **{"added": True, **more})
 
 
-def students(size: str) -> tuple[Method, ...]:
+def students(size: str) -> Rows:
     """Return the systems that the paper proposes."""
     other = replace(ssi_gru4rec("SSI GRU4Rec", size), published="SSI_GRU4Rec")
     return other, ssi("SSI", size)
 
 
-def pieces(size: str) -> tuple[Method, ...]:
+def pieces(size: str) -> Rows:
     """Return what Table 3 takes apart."""
     return (
         ssi("SSI", size),
@@ -86,12 +88,12 @@ def pieces(size: str) -> tuple[Method, ...]:
     )
 
 
-def one_teacher(size: str) -> tuple[Method, ...]:
+def one_teacher(size: str) -> Rows:
     """Return SSI with one of its teachers at a time."""
     return tuple(ssi(f"SSI {task}", size, teachers=task) for task in TASKS)
 
 
-def teachers_alone(size: str) -> tuple[Method, ...]:
+def teachers_alone(size: str) -> Rows:
     """Return the teachers as if they were asked themselves, and one without a task."""
     shared: dict[str, Any] = {"role": "control", "added": True}
     tasks = [
@@ -104,16 +106,16 @@ def teachers_alone(size: str) -> tuple[Method, ...]:
     return (*tasks, plain)
 
 
-def number_or_task(size: str) -> tuple[Method, ...]:
+def number_or_task(size: str, student: str = "", taught: Callable[..., Method] = ssi) -> Rows:
     """Return what tells whether three teachers help by their tasks or by being three."""
-    plain: dict[str, Any] = {"teachers": PLAIN_THREE, **NO_ITEMS}
+    tasked, plain = f"SSI {student}predictions alone", f"{student}predictions of three without task"
     return (
-        ssi("SSI predictions alone", size, control=True, **NO_ITEMS),
-        ssi("predictions alone of three without task", size, control=True, **plain),
+        taught(tasked, size, control=True, **NO_ITEMS),
+        taught(plain, size, control=True, teachers=PLAIN_THREE, **NO_ITEMS),
     )
 
 
-def imitation(size: str) -> tuple[Method, ...]:
+def imitation(size: str) -> Rows:
     """Return what tells what imitation adds."""
     return (
         alone("student alone", size),
@@ -126,17 +128,18 @@ def imitation(size: str) -> tuple[Method, ...]:
     )
 
 
-def imitation_by_gru4rec(size: str) -> tuple[Method, ...]:
+def imitation_by_gru4rec(size: str) -> Rows:
     """Return what tells what imitation adds to a student that is no lighter than it must be."""
     return (
         alone("GRU4Rec as student", size, "gru4rec"),
         *(ssi_gru4rec(f"SSI GRU4Rec {task}", size, teachers=task) for task in TASKS),
         ssi_gru4rec("SSI GRU4Rec", size),
         ssi_gru4rec("GRU4Rec taught without task", size, control=True, teachers="bert4rec"),
+        *number_or_task(size, "GRU4Rec ", ssi_gru4rec),
     )
 
 
-def beyond() -> tuple[Method, ...]:
+def beyond() -> Rows:
     """Return the best single models, and the best of them taught by them."""
     tuned: dict[str, Any] = {"role": "tuned", "added": True}
     own: dict[str, Any] = {"role": "own", "added": True}
@@ -167,7 +170,7 @@ def depths(size: str, layers: tuple[int, ...]) -> Iterator[Method]:
         )
 
 
-def steady(size: str) -> tuple[Method, ...]:
+def steady(size: str) -> Rows:
     """Return the systems whose consistency is measured."""
     chosen = ("POP", "MC1", "GRU4Rec", "SASRec", "S3-Rec", "HGN")
     return (
@@ -181,7 +184,7 @@ def steady(size: str) -> tuple[Method, ...]:
     )
 
 
-def by_popularity(size: str) -> tuple[Method, ...]:
+def by_popularity(size: str) -> Rows:
     """Return the systems that are also held against negatives drawn by popularity."""
     shown = ("POP", "MC1", named("BERT4Rec", size))
     return (
