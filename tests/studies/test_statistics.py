@@ -138,6 +138,25 @@ def test_pairing_uses_the_users() -> None:
     assert sure.mean == pytest.approx(unsure.mean)
 
 
+def test_what_is_compared_are_the_seeds_that_both_have() -> None:
+    rng = np.random.default_rng(2)
+    theirs = sparse(rng, 3, 100)
+    theirs[2] += 0.5  # a lucky seed
+    own = theirs[:1] + 0.1 * sparse(rng, 1, 100)
+    values = {"own": {"m": own}, "reference": {"m": theirs}}
+    seeds = {"own": [4], "reference": [4, 5, 6]}
+    found = measure(values, "reference", resamples=4000, seeds=seeds)["own", "m"].difference
+    once = {"own": {"m": own}, "reference": {"m": theirs[:1]}}
+    alone = measure(once, "reference", resamples=4000)["own", "m"].difference
+    assert found is not None and alone is not None
+    assert found.mean == (own - theirs[0]).mean() == alone.mean
+    assert found.low == pytest.approx(alone.low, rel=0.1)
+    assert found.high == pytest.approx(alone.high, rel=0.1)
+    strangers = measure(values, "reference", resamples=500, seeds={**seeds, "own": [9]})["own", "m"]
+    assert strangers.difference is not None
+    assert strangers.difference.mean == pytest.approx(own.mean() - theirs.mean())
+
+
 def test_methods_of_other_users_are_refused() -> None:
     with pytest.raises(InputError, match="cannot be paired"):
         measure({"a": {"m": np.zeros((1, 4))}, "b": {"m": np.zeros((1, 5))}})

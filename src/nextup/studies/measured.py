@@ -181,7 +181,8 @@ def measured_runs(
         }
         for label, by_seed in runs.items()
     }
-    return measure(values, reference, resamples=resamples)
+    seeds = {label: list(by_seed) for label, by_seed in runs.items()}
+    return measure(values, reference, resamples=resamples, seeds=seeds)
 
 
 def _reference(study: Study, part: Part, rows: list[Row]) -> str | None:

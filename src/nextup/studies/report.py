@@ -40,11 +40,11 @@ _HOW_TO_READ = (
     "ranked once. **ours** is the mean over seeds; its interval covers users (bootstrap, the same "
     "resamples for all methods of a table) and, with more than one seed, the seeds; **sd** is the "
     "deviation between seeds. With one seed nothing is known of what another would give. "
-    "Differences pair users, each averaged over the seeds. p is of sign flips over users: it holds "
-    "the trained models fixed, so where seeds differ the interval is the more careful of the two; "
-    "it is not adjusted for the number of rows. Unless a table names it, the reference is the "
-    "baseline that is best on validation. † marks a published figure that cannot come from the "
-    "same ranks as the one at the next smaller cutoff, rounding allowed for."
+    "Differences pair users, each averaged over the seeds that both methods have. p is of sign "
+    "flips over users: it holds the trained models fixed, so where seeds differ the interval is "
+    "the more careful of the two; it is not adjusted for the number of rows. Unless a table names "
+    "it, the reference is the baseline that is best on validation. † marks a published figure that "
+    "cannot come from the same ranks as the one at the next smaller cutoff, rounding allowed for."
 )
 
 

@@ -2,16 +2,18 @@
 
 All methods and metrics of a dataset meet the same resamples, which is what makes differences
 paired. A method's seeds are drawn apart from any other's, since seed 0 of one has nothing to do
-with seed 0 of another; an interval over seeds and users adds the two. The p-values are of paired
-sign flips over users (for hits of single runs that is McNemar's test) and hold the trained models
-fixed, so with few seeds the interval is the more careful of the two.
+with seed 0 of another; an interval over seeds and users adds the two. Where one method has more
+seeds than the other, those that both have are compared: models that share a seed may share more
+(SSI's students their teachers), and a mean of three is not held against a single one. The p-values
+are of paired sign flips over users (for hits of single runs that is McNemar's test) and hold the
+trained models fixed, so with few seeds the interval is the more careful of the two.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +53,7 @@ def measure(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[tuple[str, str], Measured]:
     """Measure methods on the same users.
 
@@ -62,6 +65,8 @@ def measure(
         The method that the others are compared with.
     level, resamples, seed
         Of the intervals and tests.
+    seeds
+        Which seed each row of a method's values is; where that is not known, all are compared.
 
     Returns
     -------
@@ -78,37 +83,83 @@ def measure(
     users = {values[method][metric].shape[1] for method, metric in columns}
     if len(users) > 1:
         raise InputError(f"methods cannot be paired: they rank {sorted(users)} users")
-    means = np.stack([values[method][metric].mean(axis=0) for method, metric in columns], axis=1)
-    drawn = resampled_means(means, resamples, seed)
     moved = {
         method: _seed_moves(found, resamples, seed + 1 + place)
         for place, (method, found) in enumerate(values.items())
     }
-    spans = {
-        column: drawn[:, at] + moved[column[0]][column[1]] for at, column in enumerate(columns)
-    }
-    at_of = {column: at for at, column in enumerate(columns)}
-    paired = [
-        column
-        for column in columns
-        if reference in values and column[0] != reference and (reference, column[1]) in at_of
-    ]
-    apart = {
-        (method, metric): means[:, at_of[method, metric]] - means[:, at_of[str(reference), metric]]
-        for method, metric in paired
-    }
-    p_values = dict(zip(paired, flip_p_values(list(apart.values()), resamples, seed), strict=True))
+    pairs = _pairs(values, moved, reference, seeds, resamples, seed)
+    means = [values[method][metric].mean(axis=0) for method, metric in columns]
+    apart = [pair.apart for pair in pairs.values()]
+    drawn = resampled_means(np.stack([*means, *apart], axis=1), resamples, seed)
+    p_values = dict(zip(pairs, flip_p_values(apart, resamples, seed), strict=True))
     measured = {}
-    for column in columns:
-        by_seed = values[column[0]][column[1]].mean(axis=1)
+    for at, column in enumerate(columns):
+        method, metric = column
+        by_seed = values[method][metric].mean(axis=1)
         spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
-        difference = None
-        if column in apart:
-            span = spans[column] - spans[str(reference), column[1]]
-            difference = interval_of(float(apart[column].mean()), span, level)
-        value = interval_of(float(by_seed.mean()), spans[column], level)
-        measured[column] = Measured(value, len(by_seed), spread, difference, p_values.get(column))
+        value = interval_of(float(by_seed.mean()), drawn[:, at] + moved[method][metric], level)
+        measured[column] = Measured(value, len(by_seed), spread, None, p_values.get(column))
+    for at, (column, pair) in enumerate(pairs.items(), len(columns)):
+        difference = interval_of(float(pair.apart.mean()), drawn[:, at] + pair.moves, level)
+        measured[column] = replace(measured[column], difference=difference)
     return measured
+
+
+@dataclass(frozen=True)
+class _Pair:
+    apart: Floats
+    """By how much a method is ahead of the reference, for each user."""
+    moves: Floats
+    """By how much drawing the seeds of both again moves its mean."""
+
+
+def _pairs(
+    values: Mapping[str, Mapping[str, Floats]],
+    moved: Mapping[str, Mapping[str, Floats]],
+    reference: str | None,
+    seeds: Mapping[str, Sequence[int]] | None,
+    resamples: int,
+    seed: int,
+) -> dict[tuple[str, str], _Pair]:
+    """Return what is compared with the reference, over the seeds that both have."""
+    pairs: dict[tuple[str, str], _Pair] = {}
+    if reference is None or reference not in values:
+        return pairs
+    theirs = values[reference]
+    for place, (method, found) in enumerate(values.items()):
+        metrics = [metric for metric in found if metric in theirs]
+        if method == reference or not metrics:
+            continue
+        own_rows, their_rows = _shared(method, reference, values, seeds)
+        own = {metric: found[metric][own_rows] for metric in metrics}
+        other = {metric: theirs[metric][their_rows] for metric in metrics}
+        all_of_them = len(own_rows) == _rows(found) and len(their_rows) == _rows(theirs)
+        own_moves = moved[method] if all_of_them else _seed_moves(own, resamples, seed + 1 + place)
+        their_moves = moved[reference] if all_of_them else _seed_moves(other, resamples, seed)
+        for metric in metrics:
+            apart = own[metric].mean(axis=0) - other[metric].mean(axis=0)
+            moves = own_moves[metric] - their_moves[metric]
+            pairs[method, metric] = _Pair(apart, moves)
+    return pairs
+
+
+def _rows(found: Mapping[str, Floats]) -> int:
+    return len(next(iter(found.values())))
+
+
+def _shared(
+    method: str,
+    reference: str,
+    values: Mapping[str, Mapping[str, Floats]],
+    seeds: Mapping[str, Sequence[int]] | None,
+) -> tuple[list[int], list[int]]:
+    """Return which rows of a method and of the reference are of the same seeds; all if none are."""
+    every = {name: list(range(_rows(values[name]))) for name in (method, reference)}
+    if seeds is None or not set(seeds[method]) & set(seeds[reference]):
+        return every[method], every[reference]
+    own, theirs = list(seeds[method]), list(seeds[reference])
+    both = [one for one in own if one in theirs]
+    return [own.index(one) for one in both], [theirs.index(one) for one in both]
 
 
 def resampled_means(values: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
