@@ -110,7 +110,8 @@ class HGN(WithUserVectors, WindowRecommender):
         if not self.config.l2:
             return losses
         # Rows of padding are zero and stay so. A norm's gradient is one pass over its table.
-        norms = [torch.linalg.vector_norm(p) for p in self.parameters() if p.requires_grad]
+        penalised = [p[1:] if p is self.bias else p for p in self.parameters() if p.requires_grad]
+        norms = [torch.linalg.vector_norm(p) for p in penalised]
         squares = torch.stack(norms).square().sum()
         share = len(batch) / batch.row_total  # of several processes each adds its own
         penalty = share * self.config.l2 / (2 * batch.target_total) * squares
