@@ -109,9 +109,10 @@ class HGN(WithUserVectors, WindowRecommender):
         losses = super().loss(batch)
         if not self.config.l2:
             return losses
-        # Rows of padding are zero and stay so. A norm's gradient is one pass over its table.
-        penalised = [p[1:] if p is self.bias else p for p in self.parameters() if p.requires_grad]
-        norms = [torch.linalg.vector_norm(p) for p in penalised]
+        tables = (self.items.weight, self.outputs.weight, self.bias)
+        penalised = [p[1:] if any(p is t for t in tables) else p for p in self.parameters()]
+        # A norm's gradient is one pass over its table, a sum of squares' several.
+        norms = [torch.linalg.vector_norm(p) for p in penalised if p.requires_grad]
         squares = torch.stack(norms).square().sum()
         share = len(batch) / batch.row_total  # of several processes each adds its own
         penalty = share * self.config.l2 / (2 * batch.target_total) * squares
