@@ -208,13 +208,11 @@ def steady_picture(name: str, part: Part, blocks: Sequence[Block]) -> Picture | 
     def draw(figure: Figure, palette: Palette) -> None:
         for axes, (dataset, rows) in zip(_paired(figure, len(drawn)), drawn.items(), strict=True):
             _stays(axes, rows, palette)
-            axes.set(title=dataset, xlabel="RBO@10, before and after", xlim=(0, 1.02))
+            axes.set(title=dataset, xlabel="rank-biased overlap, before and after", xlim=(0, 1.02))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
     most = max(map(len, drawn.values()))
-    about = (
-        f"{part.title}: how much of the first ten stays after each accident, with its 95% interval."
-    )
+    about = f"{part.title}: how much of each list stays after an accident, with its 95% interval."
     columns, lines = _shape(len(drawn))
     return picture(name, about, (columns, lines * (0.32 * most + 0.9) / _HEIGHT), draw)
 

@@ -1,9 +1,7 @@
 """Models against the figures that others report for the same data, split and ranking."""
 
-from nextup.evaluation.protocol import Protocol
+from nextup.studies.plans._protocols import SAMPLED
 from nextup.studies.study import Method, Part, Study, register
-
-SAMPLED = Protocol(candidates="sampled", n_negatives=99, cutoffs=(5, 10, 15, 20))
 
 SAMPLED_METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 

@@ -16,7 +16,7 @@ which the paper speaks of and does not measure. Sizes are never mixed: the paper
 
 from typing import Any
 
-from nextup.evaluation.protocol import Protocol
+from nextup.studies.plans._protocols import SAMPLED
 from nextup.studies.plans._ssi_rows import (
     alone,
     beyond,
@@ -34,7 +34,6 @@ from nextup.studies.plans._ssi_rows import (
 )
 from nextup.studies.study import Method, Part, Study, register
 
-SAMPLED = Protocol(candidates="sampled", n_negatives=99, cutoffs=(5, 10, 15, 20))
 POPULAR = SAMPLED.model_copy(update={"candidates": "popular"})
 CUTOFFS = (5, 10, 15, 20)
 METRICS = tuple(f"{kind}@{k}" for kind in ("HR", "NDCG") for k in CUTOFFS)
