@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv1d
+
+from nextup.nn.peaks import peaks
 
 
 class ImageFilters(nn.Module):
@@ -77,8 +78,12 @@ class ImageFilters(nn.Module):
         """``[B, horizontal * L]``: the most of each filter, height after height."""
         if not self.horizontal:
             return image.new_zeros(len(image), 0)
-        found = self._at_once(image) if self.length <= self.LONGEST else self._each_height(image)
-        most = torch.cat([places.amax(dim=1) for places in found], dim=1) + self.across_bias
+        if self.length <= self.LONGEST:
+            places = self._at_once(image)
+            most = torch.cat([each.amax(dim=1) for each in places], dim=1)
+        else:
+            most = peaks(image, self.across).flatten(1)
+        most = most + self.across_bias
         # Both functions rise, so the maximum may come first.
         return torch.tanh(most) if self.tanh else torch.relu(most)
 
@@ -89,15 +94,6 @@ class ImageFilters(nn.Module):
         at = torch.matmul(image.flatten(1), everywhere.flatten(1))
         at = at.view(len(image), -1, self.horizontal)
         return torch.split(at, list(range(self.length, 0, -1)), dim=1)
-
-    def _each_height(self, image: Tensor) -> tuple[Tensor, ...]:
-        """As `_at_once`, by a convolution for each height."""
-        columns, heights = image.transpose(1, 2), range(1, self.length + 1)
-        filters = torch.split(self.across, [height * self.width for height in heights])
-        return tuple(
-            conv1d(columns, each.view(height, self.width, -1).permute(2, 1, 0)).transpose(1, 2)
-            for height, each in zip(heights, filters, strict=True)
-        )
 
 
 def _uniform(*shape: int, fan: int) -> Tensor:
