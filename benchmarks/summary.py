@@ -126,6 +126,35 @@ def epochs() -> Iterator[str]:
         yield origin(each) + "\n"
 
 
+def beside_recbole() -> Iterator[str]:
+    """Ours and RecBole's models of the same shape, in turns in one run."""
+    found = load("recbole_speed")
+    if found is None:
+        return
+    yield "## Beside RecBole: seconds an epoch of models of the same shape, in one run\n"
+    yield (
+        f"On {found['dataset'].capitalize()}, RecBole's width, layers, filters and dropout, 50 "
+        "items of a history, 256 rows a step, a softmax over the catalogue unless said; its "
+        f"anomaly mode {found['recbole_anomaly_mode']}. By prefix both have the same rows and "
+        "steps; by history each history is read once, with as many targets. Processor seconds.\n"
+    )
+    yield "| model | way | ours | RecBole | RecBole / ours | others at work |"
+    yield "|---|---|---|---|---|---|"
+    for name, said in found["models"].items():
+        theirs = said["recbole"]
+        for way in said["settings"]:
+            cores = [*said[way]["rounds"]["foreign_cores"], *theirs["rounds"]["foreign_cores"]]
+            busy = max((each for each in cores if each is not None), default=0.0)
+            ratio = theirs["cpu"] / said[way]["cpu"]
+            yield (
+                f"| {name} | {way} | {said[way]['cpu']:.2f} | {theirs['cpu']:.1f} | {ratio:.1f} | "
+                f"{busy:.2f} cores |"
+            )
+    notes = [f"{name}: {said['notes']}" for name, said in found["models"].items() if said["notes"]]
+    yield "\n" + "; ".join(notes) + ".\n"
+    yield origin(found) + "\n"
+
+
 def teaching() -> Iterator[str]:
     """SSI's teachers and its student against plain implementations."""
     found = load("bert_speed")
@@ -245,6 +274,7 @@ def main() -> None:
         contrast,
         teaching,
         epochs,
+        beside_recbole,
         ranking,
         answering,
         preparing,

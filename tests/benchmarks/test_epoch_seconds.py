@@ -99,3 +99,13 @@ def test_a_peer_that_is_not_there_is_said_so(
     assert "setup.sh recbole" in bench.line("hgn", said) and "elsewhere: 37" in bench.line(
         "hgn", said
     )
+
+
+def test_ours_can_be_set_to_the_shape_of_recbole_s(bench: Any, data: Any) -> None:
+    import recbole_speed
+
+    for name, pair in recbole_speed.PAIRS.items():
+        for settings in pair.ways.values():
+            wanted = {**recbole_speed.COMMON, **pair.shared, **settings}
+            (stage,) = bench.measure(name, data, recipe=None, steps=1, settings=wanted)
+            assert stage["batch_size"] == 256 and stage["seconds"] > 0

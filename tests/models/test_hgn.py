@@ -65,6 +65,14 @@ def test_scores_are_those_of_the_paper(items: list[int], window_targets: int) ->
     torch.testing.assert_close(model.scores(batch)[0], by_hand(model, 2, items))
 
 
+def test_rows_of_one_batch_are_answered_as_alone() -> None:
+    model = small(window_targets=0)
+    lists = [[3], [2, 5, 1], [4, 1, 2, 5, 3, 1]]  # the last is longer than a window
+    batch = replace(batch_of_lists(lists, 6), users=torch.tensor([0, 1, 2]))
+    expected = [by_hand(model, user, items[-4:]) for user, items in enumerate(lists)]
+    torch.testing.assert_close(model.scores(batch), torch.stack(expected))
+
+
 def test_with_open_gates_it_is_user_plus_mean_plus_sum() -> None:
     model = small()
     with torch.no_grad():

@@ -89,19 +89,32 @@ class HGN(WithUserVectors, WindowRecommender):
     def encode(self, batch: Batch, last_only: bool) -> Tensor:
         """``[B, d]``: user, group and items together, whatever `last_only`."""
         user = self.user_vectors(batch)
-        places = batch.latest(self.config.max_length)
-        real = (places != 0).unsqueeze(2)
-        items = nn.functional.embedding(places, self.items.weight, padding_idx=0)
-        items = torch.where(real, items, 0.0 if self.padding is None else self.padding)
-        gate = torch.sigmoid(self.item_gate(items) + self.user_gate(user)[:, None])
-        features = items * gate
-        weights = torch.sigmoid(
-            features @ self.place_by_item + (user @ self.place_by_user)[:, :, None]
-        )
         if self.padding is None:
-            weights = weights * real
+            return self._of_real_items(batch.cut(self.config.max_length), user)
+        places = batch.latest(self.config.max_length)
+        items = nn.functional.embedding(places, self.items.weight, padding_idx=0)
+        items = torch.where((places != 0).unsqueeze(2), items, self.padding)
+        features = items * torch.sigmoid(self.item_gate(items) + self.user_gate(user)[:, None])
+        by_user = (user @ self.place_by_user)[:, :, None]
+        weights = torch.sigmoid(features @ self.place_by_item + by_user)
         group = (weights * features).sum(dim=1) / weights.sum(dim=1)
         result: Tensor = user + group + items.sum(dim=1)
+        return result
+
+    def _of_real_items(self, rows: Batch, user: Tensor) -> Tensor:
+        """As `encode`, of places that hold an item, end to end; the last place is the latest."""
+        device, length = rows.device, self.config.max_length
+        counts = torch.from_numpy(rows.lengths).to(device)
+        row = torch.arange(len(rows), device=device).repeat_interleave(counts)
+        place = torch.arange(len(row), device=device) - (counts.cumsum(0) - length)[row]
+        items = nn.functional.embedding(rows.tokens, self.items.weight, padding_idx=0)
+        features = items * torch.sigmoid(self.item_gate(items) + self.user_gate(user)[row])
+        by_user = (user @ self.place_by_user)[row, place][:, None]
+        weights = torch.sigmoid(features @ self.place_by_item + by_user)
+        summed = torch.cat([weights * features, weights, items], dim=1)
+        sums = summed.new_zeros(len(rows), summed.shape[1]).index_add(0, row, summed)
+        group, total, together = torch.split(sums, [items.shape[1], 1, items.shape[1]], dim=1)
+        result: Tensor = user + group / total + together
         return result
 
     def loss(self, batch: Batch) -> Losses:
