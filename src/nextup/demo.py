@@ -28,7 +28,6 @@ from nextup.recommend.typed import typed_items
 from nextup.train.assess import evaluate
 from nextup.train.fit import fit
 
-MODELS = ("pop", "mc1", "sasrec")
 ORACLE = "best possible"
 MARK, OWN = "demo.json", '{"format": "nextup-demo"}'
 """The file by which a demo knows its folder again, and what it holds."""
@@ -92,7 +91,7 @@ def run_demo(
     protocol = Protocol()
     for name in MODELS:
         started = time.monotonic()
-        settings = settings_for(dataset) if name == "sasrec" else {}
+        settings = MODELS[name](dataset)
         say(f"\nfitting {name}")
         run = fit(
             folder,
@@ -158,6 +157,14 @@ def settings_for(dataset: Dataset) -> dict[str, Any]:
         "learning_rate": 0.002,
         "dropout": 0.4,
     }
+
+
+def _as_they_come(dataset: Dataset) -> dict[str, Any]:
+    return {}
+
+
+MODELS = {"pop": _as_they_come, "mc1": _as_they_come, "sasrec": settings_for}
+"""What a demo fits, and how the settings follow from the log."""
 
 
 def _dataset(shop: Shop | None, data: Path | None, titles: Path | None, out: Path) -> Dataset:

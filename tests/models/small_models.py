@@ -102,6 +102,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
         {"window_targets": 1},
         {"window_targets": 0, "loss": "softmax"},
         {"window_targets": 0, "activation": "tanh", "negatives": 2},
+        {"window_targets": 0, "loss": "softmax", "max_length": 14},
     ],
     "nextitnet": [
         {"dilations": [1, 2]},

@@ -69,6 +69,20 @@ def test_shapes(form: Form) -> None:
 
 
 @every_form
+def test_item_inputs_are_the_table_that_histories_are_read_with(form: Form) -> None:
+    model = form.lively()
+    if not model.factors:
+        pytest.skip("has no item vectors")
+    batch = batch_of_lists([[3, 1, 4], [4]], model.max_length)
+    with torch.no_grad():
+        assert len(model.item_inputs()) == N_ITEMS + 1
+        before = model.query(batch)
+        model.item_inputs()[4] += 1.0
+        moved = not torch.equal(before, model.query(batch))
+    assert moved or model.item_inputs() is model.item_vectors()  # nothing but scored, as in BPR
+
+
+@every_form
 def test_a_model_says_what_it_is(form: Form) -> None:
     model = form.fresh()
     assert model.name == form.model and len(model.paper) > 10

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from small_models import N_ITEMS, first_batch, part, shop
+from small_models import N_ITEMS, Form, dataset_of, first_batch, forms, part, shop
 from small_parts import STUDENT, TEACHERS
 from torch.nn.functional import kl_div
 
@@ -131,3 +131,91 @@ def test_a_student_that_walks_in_lanes_imitates_after_what_each_has_read() -> No
             read = batch.tokens[ends[row] - batch.lengths[row] : ends[row]].tolist()
             assert train[user][until - len(read) : until].tolist() == read
         assert torch.isfinite(model.loss(batch).total)
+
+
+@pytest.mark.parametrize("given", [None, 0.7])
+def test_the_loss_is_equation_8(given: float | None) -> None:
+    model = taught(places=500, teacher_weight=given).eval()
+    batch = first_batch(model)
+    with torch.no_grad():
+        losses = model.loss(batch)
+        _, divergence = model._predictions(batch, model.weights())
+        distance = model._distances(batch)
+        own = model.last.loss(batch).total
+        weights = model.weights()
+        expected = own + (weights * (divergence + distance)).sum()
+        if given is None:
+            assert not torch.allclose(weights, torch.ones(2))
+            inverse = sum(1 / float(weight) for weight in weights)
+            expected = expected + inverse + inverse**2
+        else:
+            torch.testing.assert_close(weights, torch.full((2,), given))
+    torch.testing.assert_close(losses.total, expected)
+    torch.testing.assert_close(losses.parts["divergence"], divergence.mean())
+    torch.testing.assert_close(losses.parts["item_distance"], distance.mean())
+
+
+def test_over_some_items_both_are_shares_of_these_alone() -> None:
+    whole = taught(imitate_items=False, places=500).eval()
+    some = taught(imitate_items=False, places=500, imitate_over=3000).eval()
+    batch = first_batch(whole)
+    with torch.no_grad():
+        found = [model._predictions(batch, model.weights())[1] for model in (whole, some)]
+    torch.testing.assert_close(found[1], found[0])  # so many draws leave none out
+    factors = whole.classroom.say(np.array([3, 9]), np.array([2, 1]))[0]
+    ids = torch.tensor([0, 4, 7, 30])
+    torch.testing.assert_close(factors.over(ids).logits(0, 2), factors.logits(0, 2)[ids[1:] - 1])
+
+
+def test_how_well_teachers_align_is_said() -> None:
+    settings = {"student": STUDENT, "places": 500}
+    found = {}
+    for name, teachers in (
+        ("one start", [part("sasrec"), part("sasrec")]),
+        ("two starts", [part("sasrec"), {**part("sasrec"), "start": 1}]),
+        ("two widths", [part("sasrec"), part("sasrec", width=12)]),
+    ):
+        torch.manual_seed(0)
+        model = cast("SSI", make_model("ssi", N_ITEMS, {**settings, "teachers": teachers}))
+        model.prepare(shop(), CPU)
+        model.begin_stage(model.stages()[-1].name, resumed=False)
+        assert model.classroom
+        found[name] = model.diagnostics().get("teachers.cosine")
+    assert found["one start"] == pytest.approx(1.0)
+    assert found["two starts"] is not None and abs(found["two starts"]) < 0.3
+    assert found["two widths"] is None
+
+
+def small_part(form: Form) -> dict[str, Any]:
+    return {"model": form.model, "settings": form.all_settings()}
+
+
+FIRST = {form.model: form for form in reversed(forms())}
+
+
+@pytest.mark.parametrize("form", FIRST.values(), ids=str)
+def test_any_model_teaches(form: Form) -> None:
+    torch.manual_seed(0)
+    settings = {"student": STUDENT, "teachers": [small_part(form)]}
+    model = cast("SSI", make_model("ssi", N_ITEMS, settings))
+    model.meet(dataset_of(shop()).catalog)
+    model.prepare(shop(), CPU)
+    model.begin_stage(model.stages()[-1].name, resumed=False)
+    losses = model.loss(first_batch(model))
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(losses.total) and losses.parts["divergence"] > 0
+
+
+@pytest.mark.parametrize(
+    "form", [form for form in FIRST.values() if not form.counts and form.model != "ssi"], ids=str
+)
+def test_any_model_that_learns_is_taught(form: Form) -> None:
+    torch.manual_seed(0)
+    settings = {"student": small_part(form), "teachers": [part("sasrec"), "mc1"]}
+    model = cast("SSI", make_model("ssi", N_ITEMS, settings))
+    model.meet(dataset_of(shop()).catalog)
+    model.prepare(shop(), CPU)
+    model.begin_stage(model.stages()[-1].name, resumed=False)
+    losses = model.loss(first_batch(model))
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(losses.total) and losses.parts["divergence"] > 0

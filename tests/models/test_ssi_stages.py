@@ -10,6 +10,7 @@ import torch
 from small_models import N_ITEMS, dataset_of, part, shop
 from small_parts import SHORT, STUDENT, TEACHERS
 
+from nextup.data.sequences import Sequences
 from nextup.errors import RunError
 from nextup.models.registry import make_model
 from nextup.models.ssi import SSI
@@ -26,11 +27,15 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_nobody_heeded_is_the_student_alone_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("student", [STUDENT, part("hgn", window_targets=0, targets="prefix")])
+def test_nobody_heeded_is_the_student_alone_bit_for_bit(
+    student: dict[str, Any], tmp_path: Path
+) -> None:
     data = dataset_of(shop())
     how: dict[str, Any] = {"seed": 3, "progress": False}
-    fit(data, "gru4rec", run=tmp_path / "alone", settings={**STUDENT["settings"], **SHORT}, **how)
-    settings = {"student": STUDENT, "teachers": TEACHERS, "teacher_weight": 0.0, **SHORT}
+    alone = {**student["settings"], **SHORT}
+    fit(data, student["model"], run=tmp_path / "alone", settings=alone, **how)
+    settings = {"student": student, "teachers": TEACHERS, "teacher_weight": 0.0, **SHORT}
     fit(data, "ssi", run=tmp_path / "ssi", settings=settings, **how)
     assert same(answers(tmp_path / "alone"), answers(tmp_path / "ssi"))
     heeded = {**settings, "teacher_weight": 0.5}
@@ -190,3 +195,30 @@ def test_a_second_teacher_of_one_kind_starts_elsewhere(tmp_path: Path) -> None:
         for name in ("teacher sasrec", "teacher sasrec 2")
     )
     assert first != second and len(list((run.path / "stages").iterdir())) == 2
+
+
+def test_what_is_held_out_reaches_neither_teachers_nor_student(tmp_path: Path) -> None:
+    """Another test item: nothing differs. Another validation item: no loss does."""
+
+    def with_other(last: int) -> Sequences:
+        whole = shop()
+        items = whole.items.copy()
+        for end, length in zip(whole.ends, whole.lengths, strict=True):
+            if length > 3:
+                items[end - last : end] = items[end - last : end] % N_ITEMS + 1
+        return Sequences(items, whole.starts, whole.ends)
+
+    def losses_of(train: Sequences, name: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+        teachers = [
+            {**part("consistency", task=task, layers=1), "training": SHORT}
+            for task in ("temporal", "persona", "global")
+        ]
+        settings = {"student": part("hgn"), "teachers": teachers, **SHORT}
+        run = fit(dataset_of(train), "ssi", run=tmp_path / name, settings=settings, progress=False)
+        return [line["loss"] for line in run.log()], answers(tmp_path / name)
+
+    losses, weights = losses_of(shop(), "as-is")
+    assert len(losses) == 8
+    again, same_weights = losses_of(with_other(1), "test")
+    assert again == losses and same(weights, same_weights)
+    assert losses_of(with_other(2), "both")[0] == losses

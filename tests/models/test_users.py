@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
+from nextup.models.registry import make_model
 from nextup.models.users import UserVectors, mean_vector, running_mean
 from nextup.nn.packing import Packing
 
@@ -108,3 +111,17 @@ def test_fresh_vectors_are_the_same_on_any_device() -> None:
         users.make(5)
         drawn.append(torch.rand(1))
     assert torch.equal(*drawn)
+
+
+def test_amid_training_strangers_are_guessed_at_as_in_the_end() -> None:
+    torch.manual_seed(0)
+    train = Sequences.from_lists([[1, 2, 3], [4, 5], [2, 4, 1, 5]])
+    model = make_model("bpr", 6, {"width": 3})
+    model.prepare(train, torch.device("cpu"))
+    batch = replace(batch_of_lists([[1, 2]], 5), users=torch.tensor([-1]))
+    model.pause(train, np.array([0, 2]))
+    assert not model.query(batch).any()  # nobody was a stranger
+    model.pause(train, np.array([0, -1]))
+    amid = model.query(batch)
+    model.conclude(train, torch.device("cpu"))
+    assert amid.any() and torch.equal(amid, model.query(batch))

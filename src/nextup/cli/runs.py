@@ -48,7 +48,9 @@ Cutoffs = Annotated[str | None, typer.Option(help="The k of the metrics.", show_
     "nextup fit data/ml --recipe sasrec/tuned --run runs/tuned --seed 1",
     "nextup fit data/ml --resume                            (after it was stopped or killed)",
     "torchrun --nproc-per-node 2 -m nextup fit data/ml      (several processes)",
-    "nextup fit data/ml --recipe ssi/small --set student=gru4rec --kept runs/teachers",
+    "nextup fit data/ml --recipe ssi/small --kept runs/teachers",
+    "nextup fit data/ml --recipe ssi/small-gru4rec --kept runs/teachers  (another student)",
+    "nextup fit data/ml --recipe ssi/small --set 'teachers=[lma4rec, bert4rec]'",
     "nextup models sasrec                                   (what can be set)",
 )
 def fit(

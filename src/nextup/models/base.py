@@ -212,6 +212,10 @@ class Recommender(nn.Module):
         """Look at the training histories once more, the final weights in place."""
         return None
 
+    def pause(self, train: Sequences, users: np.ndarray) -> None:
+        """Get ready to answer for `users` amid training, as `conclude` does for good."""
+        return None
+
     @property
     def identity(self) -> str:
         """The model's name and settings as text."""

@@ -17,6 +17,8 @@ Departures from the authors' code:
   ``rows="prefix"`` trains on every prefix instead, which has every item as a last one.
 * Places are counted from the end of the row, in training and in answering alike. The code counts
   from the start; either way [MASK] stands where an item stood in training.
+* AdamW as PyTorch has it: with bias correction, which the code's leaves out, and an epsilon of 1e-8
+  instead of 1e-6.
 * The vector of the token type, the same for all tokens, is left to the place vectors.
 
 Only the gaps need queries and feed-forward in the last block, and the head; nothing else is

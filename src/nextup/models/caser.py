@@ -88,7 +88,6 @@ class Caser(WithUserVectors, WindowRecommender):
         )
         self.drop = Dropout(config.dropout)
         self.layer = nn.Linear(self.filters.found, width)
-        nn.init.zeros_(self.layer.bias)
         for table in (self.items, self.outputs):
             nn.init.normal_(table.weight, std=1 / table.embedding_dim)
             with torch.no_grad():
@@ -114,6 +113,10 @@ class Caser(WithUserVectors, WindowRecommender):
     def item_vectors(self) -> Tensor:
         """``[I + 1, 2 width]``: the output table."""
         return self.outputs.weight
+
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, width]``: the input table."""
+        return self.items.weight
 
     def item_bias(self) -> Tensor:
         """``[I + 1]``: the bias of each item."""

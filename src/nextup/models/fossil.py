@@ -15,6 +15,8 @@ Departures
   the target, which in training includes what came after it.
 * Only the last `max_length` items are summed, as in every model here.
 * Steps of many samples with Adam, where the paper takes one sample a step with a plain gradient.
+  With ``targets="every"`` the samples of a history share a row, whose items read and whose user
+  count once in the L2, not once a sample; and they are of its last `max_length` + 1 items.
 * A user never seen in training gets the weights eta^u that the mean of their items' P suggests
   (`nextup.models.users`); nothing else depends on the user.
 """
@@ -151,6 +153,10 @@ class Fossil(WithUserVectors, NextItemRecommender):
     def item_vectors(self) -> Tensor:
         """``[I + 1, width]``: the table Q."""
         return self.outputs.weight
+
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, width]``: the table P."""
+        return self.items.weight
 
     def item_bias(self) -> Tensor | None:
         """``[I + 1]``: the bias of each item, if the settings ask for one."""

@@ -11,8 +11,9 @@ compared with an item the user has not met, with L2 on the vectors of a sample. 
 of the family is a setting; a softmax over the catalogue learns much more.
 
 Departures: steps of many samples with Adam, where the paper takes one sample a step with a plain
-gradient. A user never seen in training gets the vector U that the mean of their items' V suggests
-(`nextup.models.users`); the chain needs no user.
+gradient. With ``targets="every"`` the targets are among the last `max_length` + 1 items of a
+history; with dropout the L2 is on what dropout left. A user never seen in training gets the
+vector U that the mean of their items' V suggests (`nextup.models.users`); the chain needs no user.
 """
 
 from __future__ import annotations
@@ -108,3 +109,7 @@ class FPMC(WithUserVectors, NextItemRecommender):
     def item_vectors(self) -> Tensor:
         """``[I + 1, 2 width]``: V and B side by side."""
         return self.outputs.weight
+
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, width]``: the items as what was taken last."""
+        return self.last_items.weight

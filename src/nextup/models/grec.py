@@ -150,6 +150,10 @@ class GRec(Recommender):
         """``[I + 1, width]``: the softmax's own table."""
         return self.outputs.weight
 
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, width]``: the table the decoder reads."""
+        return self.decoder_items.weight[: self.n_items + 1]
+
     def item_bias(self) -> Tensor:
         """``[I + 1]``: the softmax's bias."""
         return self.bias

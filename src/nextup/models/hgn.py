@@ -39,6 +39,7 @@ from nextup.models.base import Losses, ModelConfig
 from nextup.models.registry import register
 from nextup.models.users import UserVectors, WithUserVectors, mean_vector
 from nextup.models.windows import WindowConfig, WindowRecommender
+from nextup.nn.packing import Packing
 
 
 class HGNConfig(WindowConfig):
@@ -103,16 +104,14 @@ class HGN(WithUserVectors, WindowRecommender):
 
     def _of_real_items(self, rows: Batch, user: Tensor) -> Tensor:
         """As `encode`, of places that hold an item, end to end; the last place is the latest."""
-        device, length = rows.device, self.config.max_length
-        counts = torch.from_numpy(rows.lengths).to(device)
-        row = torch.arange(len(rows), device=device).repeat_interleave(counts)
-        place = torch.arange(len(row), device=device) - (counts.cumsum(0) - length)[row]
+        packing = Packing(rows.lengths, rows.device)
+        row, place = packing.row_of, packing.slots(self.config.max_length)
         items = nn.functional.embedding(rows.tokens, self.items.weight, padding_idx=0)
         features = items * torch.sigmoid(self.item_gate(items) + self.user_gate(user)[row])
         by_user = (user @ self.place_by_user)[row, place][:, None]
         weights = torch.sigmoid(features @ self.place_by_item + by_user)
-        summed = torch.cat([weights * features, weights, items], dim=1)
-        sums = summed.new_zeros(len(rows), summed.shape[1]).index_add(0, row, summed)
+        each = torch.cat([weights * features, weights, items], dim=1)
+        sums = each.new_zeros(len(rows), each.shape[1]).index_add(0, row, each)
         group, total, together = torch.split(sums, [items.shape[1], 1, items.shape[1]], dim=1)
         result: Tensor = user + group / total + together
         return result

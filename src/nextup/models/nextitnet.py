@@ -102,8 +102,10 @@ class NextItNet(NextItemRecommender):
 
     def item_vectors(self) -> Tensor:
         """``[I + 1, width]``: the table that states are compared with."""
-        if self.outputs is not None:
-            return self.outputs.weight
+        return self.item_inputs() if self.outputs is None else self.outputs.weight
+
+    def item_inputs(self) -> Tensor:
+        """``[I + 1, width]``: the table that is read."""
         return self.items.weight[: self.n_items + 1] if self.special_tokens else self.items.weight
 
     def item_bias(self) -> Tensor | None:

@@ -17,7 +17,8 @@ Kang & McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018. Three for
 Positions are slots counted from the end of the history (the published codes pad on the left), so
 a position means "how many items ago". With a target after every item, most targets are then
 predicted from slots that no answer is ever read from; ``positions="start"`` counts from the start
-instead and has no such gap between training and answering.
+instead and has no such gap between training and answering. A user is nothing but a history: one
+never met in training is answered like any other.
 
 Departures: padding is never computed on, hence no masks for it; negatives come from ``1..I``
 only, and by default may be the user's later items (the public S3-Rec code draws the mask token
@@ -131,8 +132,11 @@ class SASRec(NextItemRecommender):
             if isinstance(module, nn.Linear | nn.Embedding):
                 if self.config.block == "s3":
                     nn.init.normal_(module.weight, std=self.config.initial_std)
-                else:
-                    nn.init.xavier_uniform_(module.weight)
+                else:  # queries, keys and values are one matrix; each is drawn by its own size
+                    width = self.config.width
+                    three = module.weight.shape == (3 * width, width)
+                    for piece in module.weight.chunk(3 if three else 1):
+                        nn.init.xavier_uniform_(piece)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
         with torch.no_grad():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,6 +120,10 @@ class Staged(Recommender):
         """Conclude every part."""
         for part in self.parts:
             part.conclude(train, device)
+
+    def pause(self, train: Sequences, users: np.ndarray) -> None:
+        """Let the part that answers get ready."""
+        self.acting.pause(train, users)
 
     # ---- stages -------------------------------------------------------------------------------
     def _plan(self) -> list[tuple[int, str, Stage]]:

@@ -72,6 +72,10 @@ class UserVectors(nn.Module):
         """Note who has a history to learn from; everybody else counts as a stranger."""
         self.learnt.copy_(torch.from_numpy(train.lengths >= self.least))
 
+    def all_known(self, users: np.ndarray) -> bool:
+        """Whether each of these users, ``int64[m]``, has a vector that was learnt."""
+        return bool((users >= 0).all()) and bool(self.learnt.cpu().numpy()[users].all())
+
     def forward(self, users: Tensor, described: Callable[[Tensor], Tensor]) -> Tensor:
         """``[B, width]``: the vector of each user.
 
@@ -161,6 +165,11 @@ class WithUserVectors(Recommender):
     def conclude(self, train: Sequences, device: torch.device) -> None:
         """Learn which user vector goes with which history, for strangers."""
         self.users.conclude(train, self.max_length, self.describe)
+
+    def pause(self, train: Sequences, users: np.ndarray) -> None:
+        """As `conclude`, if there is a stranger among the users; else nothing depends on it."""
+        if not self.users.all_known(users):
+            self.conclude(train, self.users.weight.device)
 
     def user_vectors(self, batch: Batch) -> Tensor:
         """``[B, width]``: the vector of each row's user."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv1d, embedding_bag
 
 
@@ -59,48 +60,68 @@ class _Peaks(torch.autograd.Function):
         return torch.stack(most, dim=1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         """Sum what each peak passes on: to its filter's rows, and to the image's."""
         image, across, places = ctx.saved_tensors
         rows, length, width = image.shape
-        n_filters, device = across.shape[1], image.device
-        grad = grads[0].permute(1, 2, 0).to(image.dtype)  # [L, F, B]
+        grad = grad.permute(1, 2, 0).to(image.dtype)  # [L, F, B]
         height, filter_, row = torch.nonzero(grad, as_tuple=True)
-        weight = grad[height, filter_, row]
-        corner = row * length + places[height, row, filter_]  # the image's row the peak begins at
-
-        # A bag is one row of one filter; in it are the filter's peaks, in the order of `weight`.
-        peaks_of = torch.bincount(height * n_filters + filter_, minlength=length * n_filters)
-        rows_of = torch.arange(1, length + 1, device=device).repeat_interleave(n_filters)
-        filter_at = torch.arange(len(rows_of), device=device).repeat_interleave(rows_of)
-        bags = torch.arange(len(filter_at), device=device)
-        step = bags - (rows_of.cumsum(0) - rows_of)[filter_at]
-        sizes = peaks_of[filter_at]
-        firsts = sizes.cumsum(0) - sizes
-        in_bag = bags.repeat_interleave(sizes)
-        skipped = firsts - (peaks_of.cumsum(0) - peaks_of)[filter_at]
-        peak = torch.arange(len(in_bag), device=device) - skipped[in_bag]
-        at, weight = corner[peak] + step[in_bag], weight[peak]
-
+        corners = (
+            row * length + places[height, row, filter_]
+        )  # the row of an image a peak begins at
+        met = _Met(height, filter_, length, across.shape[1])
+        at = corners[met.peak] + met.step[met.bag]
+        weights = grad[height, filter_, row][met.peak]
         image_rows = image.reshape(rows * length, width)
-        to_filters = _weighted_sums(image_rows, at, firsts, weight)  # by filter, then its rows
-        heights = range(1, length + 1)
-        parts = torch.split(to_filters, [n_filters * height for height in heights])
-        d_across = torch.cat([part.view(n_filters, -1).T for part in parts])
-
-        filter_rows = torch.cat(
-            [each.T.reshape(-1, width) for each in _by_height(across, length, width)]
-        )
-        # As a small number a row of the image sorts in half the time.
+        d_filters = _weighted_sums(image_rows, at, met.first, weights)
+        # As a small number a row of an image sorts in half the time.
         ordered, order = torch.sort(at.to(torch.int32), stable=True)
-        every = torch.arange(rows * length, device=device, dtype=torch.int32)
-        firsts = torch.searchsorted(ordered, every)
-        d_image = _weighted_sums(filter_rows, in_bag[order], firsts, weight[order])
-        return d_image.view_as(image), d_across
+        first = torch.searchsorted(ordered, torch.arange(len(image_rows), device=at.device).int())
+        filters = _filter_rows(across, length, width)
+        d_image = _weighted_sums(filters, met.bag[order], first, weights[order])
+        return d_image.view_as(image), _across(d_filters, length, across.shape[1])
 
 
-def _weighted_sums(table: Tensor, rows: Tensor, firsts: Tensor, weights: Tensor) -> Tensor:
+class _Met:
+    """Which rows of filters meet which peaks: a bag for each row of each filter, in it its peaks.
+
+    Attributes
+    ----------
+    step, first
+        ``int64[bags]``: how many rows of its filter come before a bag's, and where the bag begins.
+    bag, peak
+        ``int64[n]``: for all that is in bags, one after the other, which bag and which peak.
+    """
+
+    def __init__(self, height: Tensor, filter_: Tensor, length: int, n_filters: int) -> None:
+        device = height.device
+        peaks_of = torch.bincount(height * n_filters + filter_, minlength=length * n_filters)
+        n_bags = length * (length + 1) // 2 * n_filters
+        bags = torch.arange(n_bags, device=device)
+        rows_of = torch.arange(1, length + 1, device=device).repeat_interleave(n_filters)
+        filter_of = torch.arange(len(rows_of), device=device)
+        filter_of = filter_of.repeat_interleave(rows_of, output_size=n_bags)
+        self.step = bags - (rows_of.cumsum(0) - rows_of)[filter_of]
+        sizes = peaks_of[filter_of]
+        self.first = sizes.cumsum(0) - sizes
+        self.bag = bags.repeat_interleave(sizes)
+        skipped = self.first - (peaks_of.cumsum(0) - peaks_of)[filter_of]
+        self.peak = torch.arange(len(self.bag), device=device) - skipped[self.bag]
+
+
+def _filter_rows(across: Tensor, length: int, width: int) -> Tensor:
+    """``[bags, d]``: filter after filter, row after row."""
+    return torch.cat([each.T.reshape(-1, width) for each in _by_height(across, length, width)])
+
+
+def _across(filter_rows: Tensor, length: int, n_filters: int) -> Tensor:
+    """Undo `_filter_rows`."""
+    parts = torch.split(filter_rows, [n_filters * height for height in range(1, length + 1)])
+    return torch.cat([part.reshape(n_filters, -1).T for part in parts])
+
+
+def _weighted_sums(table: Tensor, rows: Tensor, first: Tensor, weights: Tensor) -> Tensor:
     """For each bag the sum of its rows of the table, each times its weight."""
-    return embedding_bag(
-        rows, table, firsts, mode="sum", per_sample_weights=weights.to(table.dtype)
-    )
+    weights = weights.to(table.dtype)
+    return embedding_bag(rows, table, first, mode="sum", per_sample_weights=weights)

@@ -115,6 +115,8 @@ def report_blocks(
             "Each is made again by `nextup study runs RUN --seeds SEED`. Settings, versions, the "
             "log of the epochs and all checksums are in `runs/*.json`."
         )
+        for run in results.all:
+            run.check()
         yield Details(f"{len(results.all)} runs", (every_run(results.all),))
     older = older_records(results.folder)
     if older is not None:

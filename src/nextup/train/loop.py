@@ -258,6 +258,7 @@ class Loop:
         current = weights_of(self.model, copy=True) if self.average else None
         if self.average:
             self.model.load_state_dict(self.average)
+        self.model.pause(job.train, job.split.valid.users)
         ranked = rank_everywhere(self.fabric, self.model, job.split.valid, job.split, job.protocol)
         if current is not None:
             self.model.load_state_dict(current)

@@ -127,7 +127,7 @@ def read_recipe(
     recipe
         One of its recipes; None to choose.
     otherwise
-        The recipe to choose if the model has it; then ``paper``, then none.
+        The recipe to choose if the model has it; then ``paper``, then ``tuned``, then none.
 
     Returns
     -------
@@ -142,7 +142,8 @@ def read_recipe(
     model_class(model)
     if recipe is None:
         known = recipes(model)
-        found = (name for name in (otherwise, "paper") if name and f"{model}/{name}" in known)
+        wanted = (otherwise, "paper", "tuned")
+        found = (name for name in wanted if name and f"{model}/{name}" in known)
         recipe = next(found, None)
     chosen = _read(model, recipe)
     return recipe, chosen["model"], chosen["train"]

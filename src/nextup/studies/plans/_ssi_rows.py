@@ -62,8 +62,9 @@ def others(size: str) -> Rows:
         Method(named("BERT4Rec", size), "bert4rec", size, added=not own),
         Method("S3-Rec", "s3rec"),
         Method("HGN", "hgn"),
-        alone("GRU4Rec as student", size, "gru4rec"),
-        alone("HGN as student", size),
+        # The paper's are as wide as its students, beside which their figures belong as well.
+        alone("GRU4Rec as student", size, "gru4rec", published="GRU4Rec" if own else None),
+        alone("HGN as student", size, published="HGN" if own else None),
     )
 
 

@@ -51,7 +51,7 @@ def sampled(name: str, title: str, methods: tuple[Method, ...], **more: Any) -> 
 
 def full(name: str, title: str, methods: tuple[Method, ...], **more: Any) -> Part:
     """Return a part that is ranked among all items."""
-    return Part(name, title, methods, metrics=METRICS, **{"datasets": PAPERS, **more})
+    return Part(name, title, methods, **{"datasets": PAPERS, "metrics": METRICS, **more})
 
 
 SMALL = "Recipe `small`: teachers of two blocks, for processors without an accelerator. "
@@ -168,6 +168,22 @@ STUDY = register(
                 "What imitation adds to GRU4Rec, small",
                 imitation_by_gru4rec("small"),
                 reference="GRU4Rec as student small",
+                about=SMALL,
+            ),
+            full(
+                "imitation-small-full",
+                "What imitation adds, small, full ranking",
+                imitation("small"),
+                reference="student alone small",
+                metrics=("HR@10", "NDCG@10"),
+                about=SMALL,
+            ),
+            full(
+                "imitation-gru4rec-small-full",
+                "What imitation adds to GRU4Rec, small, full ranking",
+                imitation_by_gru4rec("small"),
+                reference="GRU4Rec as student small",
+                metrics=("HR@10", "NDCG@10"),
                 about=SMALL,
             ),
             sampled(
