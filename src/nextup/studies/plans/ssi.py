@@ -25,12 +25,15 @@ from nextup.studies.plans._ssi_rows import (
     imitation,
     imitation_by_gru4rec,
     named,
+    number_or_task,
     one_teacher,
     others,
     pieces,
     ssi,
+    ssi_gru4rec,
     steady,
     students,
+    teachers_alone,
 )
 from nextup.studies.study import Method, Part, Study, register
 
@@ -54,6 +57,7 @@ def full(name: str, title: str, methods: tuple[Method, ...], **more: Any) -> Par
     return Part(name, title, methods, **{"datasets": PAPERS, "metrics": METRICS, **more})
 
 
+SHORT: dict[str, Any] = {"metrics": ("HR@10", "NDCG@10"), "headline": ("HR@10", "NDCG@10")}
 SMALL = "Recipe `small`: teachers of two blocks, for processors without an accelerator. "
 ADDED_BY_IMITATION = (
     "If consistency is what is taught, SSI beats the student alone, and beats being taught by the "
@@ -175,16 +179,51 @@ STUDY = register(
                 "What imitation adds, small, full ranking",
                 imitation("small"),
                 reference="student alone small",
-                metrics=("HR@10", "NDCG@10"),
                 about=SMALL,
+                **SHORT,
             ),
             full(
                 "imitation-gru4rec-small-full",
                 "What imitation adds to GRU4Rec, small, full ranking",
                 imitation_by_gru4rec("small"),
                 reference="GRU4Rec as student small",
-                metrics=("HR@10", "NDCG@10"),
                 about=SMALL,
+                **SHORT,
+            ),
+            *(
+                measured(
+                    f"{name}-small{suffix}",
+                    f"{title}, small{told}",
+                    methods,
+                    reference=reference,
+                    datasets=("beauty", "toys"),
+                    about=SMALL + about,
+                    **SHORT,
+                )
+                for name, title, methods, reference, about in (
+                    (
+                        "teachers",
+                        "What the tasks make of a teacher, and students beside the best one",
+                        (*teachers_alone("small"), *students("small")),
+                        "teacher temporal small",
+                        "",
+                    ),
+                    (
+                        "number",
+                        "Three teachers with and without tasks",
+                        number_or_task("small"),
+                        "SSI predictions alone small",
+                        "Predictions alone; those without a task start apart.",
+                    ),
+                    (
+                        "number-gru4rec",
+                        "Three teachers with and without tasks, GRU4Rec",
+                        number_or_task("small", "GRU4Rec ", ssi_gru4rec),
+                        "SSI GRU4Rec predictions alone small",
+                        "Predictions alone; those without a task start apart.",
+                    ),
+                )
+                for measured, suffix, told in ((sampled, "", ""), (full, "-full", ", full ranking"))
             ),
             sampled(
                 "popular-small",
