@@ -193,12 +193,14 @@ def test_files_are_written_and_the_page_stands_alone(tmp_path: Path) -> None:
     written = write_report(tmp_path, out, ["lma4rec"], resamples=200)
     assert all(file.stat().st_size for file in written)
     names = {file.name for file in written}
-    assert {"studies.md", "report.html", "lma4rec-table2.png"} <= names
-    text, html = (out / "studies.md").read_text(), (out / "report.html").read_text()
+    assert {"studies.md", "study-lma4rec.md", "report.html", "lma4rec-table2.png"} <= names
+    first, html = (out / "studies.md").read_text(), (out / "report.html").read_text()
+    assert "(study-lma4rec.md)" in first and "0.0224†" not in first
+    text = first + (out / "study-lma4rec.md").read_text()
     checker = Checker()
     checker.feed(html)
     assert not checker.open and not checker.elsewhere
-    assert checker.images == len(written) - 2 >= 2
+    assert checker.images == len(written) - 3 >= 2
     assert "prefers-color-scheme: dark" in html
     for link in re.findall(r"\]\((figures/[^)]+)\)", text):
         assert (out / link).read_bytes().startswith(b"\x89PNG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nextup.evaluation.significance import RESAMPLES
@@ -56,7 +56,9 @@ def write_report(
     resamples: int = RESAMPLES,
     further: Sequence[Block] = (),
 ) -> list[Path]:
-    """Write ``studies.md``, ``report.html`` and ``figures/*.png``; return their paths.
+    """Write ``studies.md``, a page for each study, ``report.html`` and ``figures/*.png``.
+
+    Returns their paths.
 
     Parameters
     ----------
@@ -91,11 +93,39 @@ def write_report(
         file = out / "figures" / f"{each.name}.png"
         file.write_bytes(each.light)
         written.append(file)
-    files = {"studies.md": markdown(blocks) + "\n", "report.html": page("nextup: studies", blocks)}
+    pages = markdown_pages(blocks, {study.title: f"study-{study.name}.md" for study in chosen})
+    files = {name: markdown(page) + "\n" for name, page in pages.items()}
+    files["report.html"] = page("nextup: studies", blocks)
     for name, text in files.items():
         write_whole(out / name, text)
         written.append(out / name)
     return written
+
+
+def markdown_pages(blocks: Sequence[Block], own: Mapping[str, str]) -> dict[str, list[Block]]:
+    """Put what stands below some headings of level 2 on pages of their own.
+
+    Parameters
+    ----------
+    blocks
+        The whole report.
+    own
+        The headings, and the names of their pages.
+
+    Returns
+    -------
+    dict
+        Blocks by page; ``studies.md`` holds the rest, and where the others are.
+    """
+    pages: dict[str, list[Block]] = {"studies.md": []}
+    name = "studies.md"
+    for block in blocks:
+        if isinstance(block, Heading) and block.level == 2:
+            name = own.get(block.text, "studies.md")
+            if name != "studies.md":
+                pages["studies.md"] += [block, Paragraph(f"On [a page of its own]({name}).")]
+        pages.setdefault(name, []).append(block)
+    return pages
 
 
 def report_blocks(
