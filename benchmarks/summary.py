@@ -252,7 +252,8 @@ def quality() -> Iterator[str]:
     if (RESULTS / "studies.md").exists():
         yield (
             "Every tested run, with intervals, paired tests and the published figures beside it, "
-            "is in [studies.md](studies.md) and the pages it names (`nextup report`; as one page, `report.html`).\n"
+            "is in [studies.md](studies.md) and the pages it names (`nextup report`; as one page, "
+            "`report.html`).\n"
         )
     older = older_records(RESULTS)
     if older is not None:
