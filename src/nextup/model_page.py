@@ -32,7 +32,7 @@ and the recipes.
 
 Every model answers for any history. Where a model needs users, one that was not there in training
 is answered with a vector read off their history by a ridge regression, learnt over all users that
-have one.
+have one. A saved recommender is asked about histories, not users, and answers everybody so.
 
 Parameters are those at the defaults, for {N_ITEMS:,} items. """
 

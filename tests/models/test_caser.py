@@ -144,3 +144,14 @@ def test_gradients_are_those_of_finite_differences(window_targets: int) -> None:
 
     model.forward = lambda batch: model.loss(batch).total  # type: ignore[method-assign,assignment]
     assert torch.autograd.gradcheck(run, tuple(weights.values()))
+
+
+def test_a_short_history_reads_padding_and_a_full_one_does_not() -> None:
+    """As published: the image of a short history is filled up with a vector that is learnt."""
+    model = model_of()
+    batches = [batch_of_lists([items], L) for items in ([3, 4], [3, 4, 5, 6, 7])]
+    before = [model.scores(batch) for batch in batches]
+    with torch.no_grad():
+        model.padding += 1.0
+    assert not torch.allclose(model.scores(batches[0]), before[0])
+    torch.testing.assert_close(model.scores(batches[1]), before[1])

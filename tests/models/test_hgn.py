@@ -157,3 +157,22 @@ def test_gradients_are_those_of_finite_differences(window_targets: int) -> None:
 def test_a_history_cannot_have_a_target_after_every_item() -> None:
     with pytest.raises(ConfigError, match="read out once"):
         small(window_targets=0, targets="every")
+
+
+@pytest.mark.parametrize("window_targets", [0, 3])
+def test_windows_read_padding_and_prefixes_do_not(window_targets: int) -> None:
+    """The published form is not indifferent to padding: a short history is padded with a vector."""
+    model = small(window_targets=window_targets)
+    short, long = (
+        replace(batch_of_lists([items], 4), users=torch.tensor([2]))
+        for items in ([3, 1], [3, 1, 4, 2])
+    )
+    before = model.scores(short), model.scores(long)
+    if window_targets:
+        assert model.padding is not None
+        with torch.no_grad():
+            model.padding += 1.0
+        assert not torch.allclose(model.scores(short), before[0])
+    else:
+        assert model.padding is None
+    torch.testing.assert_close(model.scores(long), before[1])

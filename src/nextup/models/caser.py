@@ -15,8 +15,8 @@ prefix is a row of its own with one target instead: with windows, a third of the
 5-core sets (three training items) is one row that reads nothing but padding.
 
 All horizontal filters are one product with a matrix that holds each at every place it can stand
-at: images are so small that the zeros in it cost less than anything that avoids them (not so those
-of more than a dozen items, whose filters are convolutions).
+at: images are so small that the zeros in it cost less than anything that avoids them. Of images of
+more than a dozen items only the places that were best have a gradient (`nextup.nn.peaks`).
 
 Departures
 ----------

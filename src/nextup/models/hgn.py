@@ -20,7 +20,8 @@ Departures
   the number of pairs too, which Adam cannot tell from theirs.
 * The instance gate is trained. In the public code its two tensors are no registered parameters
   and stay as drawn; ``train_instance_gate=false`` is that.
-* Padding has a vector of its own, learnt as theirs is, and is never drawn as a negative.
+* Padding has a vector of its own, learnt as theirs is, and is never drawn as a negative. With
+  windows, then, the answer to a short history depends on it, as in their code.
 * Negatives are drawn afresh for every target, not from a pool made once an epoch for each user.
 * A user never seen in training gets the vector that their last L items suggest
   (`nextup.models.users`).

@@ -5,6 +5,9 @@ answer for anyone who was not there in training. Here a user without a vector ge
 their history suggests: once training is over, a ridge regression learns which vector goes with
 which kind of history, over all users that have one, and a stranger's is read off it. Where the
 regression explains nothing it falls back on the mean of all users.
+
+A saved recommender is asked about histories, not users, so it treats everybody as a stranger; the
+vectors that were learnt answer in `evaluate` and `study`, as the papers have it.
 """
 
 from __future__ import annotations
