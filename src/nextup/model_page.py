@@ -32,7 +32,7 @@ and the recipes.
 
 Every model answers for any history. Where a model needs users, one that was not there in training
 is answered with a vector read off their history by a ridge regression, learnt over all users that
-have one. A saved recommender is asked about histories, not users, and answers everybody so.
+have one. Asked about a history without being told whose it is, it is answered so as well.
 
 Parameters are those at the defaults, for {N_ITEMS:,} items. """
 

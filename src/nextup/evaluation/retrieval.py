@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -176,7 +177,8 @@ def top_items(
         met = seen[0]
         banned = exclude if exclude is not None else met[:0]
         left_out = np.concatenate([met, banned]) if exclude_seen else banned
-        return _for_one(model, histories, k, left_out, catalogue, device)
+        user = None if users is None else int(users[0])
+        return _for_one(model, histories, k, left_out, catalogue, device, user)
     wanted = None if only is None else np.unique(only)
     lists = Lists(model, len(histories), k, seen if exclude_seen else None, exclude, wanted)
     if lists.kept and len(histories):
@@ -265,9 +267,12 @@ def _for_one(
     left_out: NDArray[np.integer],
     catalogue: Catalogue,
     device: torch.device | str,
+    user: int | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Answer one history, where the machinery for many would take most of the time."""
     batch = batch_of_one(history[0], model.max_length, device)
+    if user is not None:
+        batch = replace(batch, users=torch.full_like(batch.users, user))
     # Up to a few million numbers, waiting for a second core costs more than it gives.
     threads = one_thread if catalogue.items.numel() < 1 << 22 else nullcontext()
     with answering(model), threads:

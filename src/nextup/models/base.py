@@ -208,6 +208,11 @@ class Recommender(nn.Module):
         """Make the weights that `extents` counts, fresh; called before weights are loaded."""
         return None
 
+    @property
+    def knows_users(self) -> bool:
+        """Whether it learns something of each user, so that who asks makes a difference."""
+        return "users" in self.extents()
+
     def conclude(self, train: Sequences, device: torch.device) -> None:
         """Look at the training histories once more, the final weights in place."""
         return None

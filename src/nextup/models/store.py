@@ -1,8 +1,9 @@
 """A recommender as a folder: weights, catalogue and settings, and nothing that could run.
 
 The folder holds ``recommender.json`` (what it is, with the checksums of the other files),
-``weights.safetensors``, ``popularity.safetensors`` and ``catalog.json``. It is written beside its
-place and renamed when complete. Pickles are neither written nor read.
+``weights.safetensors``, ``popularity.safetensors`` and ``catalog.json``; where users have vectors
+also ``users.safetensors``, their raw ids. It is written beside its place and renamed when complete.
+Pickles are neither written nor read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nextup.data.catalog import Catalog
+from nextup.data.rawids import RawIds
 from nextup.errors import NextupError, RunError
 from nextup.models.base import Recommender
 from nextup.models.registry import make_model
@@ -29,6 +31,7 @@ from nextup.models.registry import make_model
 FORMAT, VERSION = "nextup recommender", 1
 CARD, CATALOG = "recommender.json", "catalog.json"
 WEIGHTS, POPULARITY = "weights.safetensors", "popularity.safetensors"
+USERS = "users.safetensors"
 
 
 def save_model(
@@ -37,6 +40,7 @@ def save_model(
     catalog: Catalog,
     popularity: NDArray[np.int64],
     about: dict[str, Any] | None = None,
+    users: RawIds | None = None,
 ) -> None:
     """Write a recommender so that it needs nothing else to answer.
 
@@ -52,6 +56,8 @@ def save_model(
         ``int64[I + 1]``: how often each item occurs in training; answers empty histories.
     about
         Anything of JSON to keep with it: the dataset's card, the run's settings, its metrics.
+    users
+        The raw ids of the users that the model has vectors of, by which it knows them again.
 
     Raises
     ------
@@ -74,6 +80,10 @@ def save_model(
         counts = torch.from_numpy(np.ascontiguousarray(popularity, dtype=np.int64))
         save_file({"popularity": counts}, partial / POPULARITY)
         _write_json(partial / CATALOG, catalog.to_json())
+        names = [WEIGHTS, POPULARITY, CATALOG]
+        if users is not None:
+            save_file(_tensors_of(users), partial / USERS)
+            names.append(USERS)
         card = {
             "format": FORMAT,
             "version": VERSION,
@@ -82,7 +92,7 @@ def save_model(
             "n_items": model.n_items,
             "extents": model.extents(),
             "weights": {name: _describe(tensor) for name, tensor in state.items()},
-            "sha256": {name: _checksum(partial / name) for name in (WEIGHTS, POPULARITY, CATALOG)},
+            "sha256": {name: _checksum(partial / name) for name in names},
             "about": about or {},
         }
         _write_json(partial / CARD, card)
@@ -116,25 +126,7 @@ def load_model(
         If the folder is no recommender, is of another version of the format, or is damaged.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise RunError(
-            f"{folder}: {what}; a recommender is a folder that `nextup fit` or `save_model` wrote"
-        )
-    card = _read_json(folder, CARD)
-    if card.get("format") != FORMAT:
-        raise RunError(f"{folder / CARD}: is not the card of a nextup recommender")
-    if card.get("version") != VERSION:
-        raise RunError(
-            f"{folder}: has version {card.get('version')!r} of the format, this nextup reads "
-            f"version {VERSION}; use the nextup it was saved with, or fit again"
-        )
-    sums = card.get("sha256")
-    for name in (WEIGHTS, POPULARITY, CATALOG):
-        if not (folder / name).is_file():
-            raise RunError(f"{folder}: `{name}` is missing; the recommender is incomplete")
-        if not isinstance(sums, dict) or _checksum(folder / name) != sums.get(name):
-            raise _damaged(folder / name, "its checksum is not the one noted when it was saved")
+    card = _card(folder, (WEIGHTS, POPULARITY, CATALOG))
     if not isinstance(card.get("config"), dict):
         raise _damaged(folder / CARD, "`config` is not a JSON object")
     try:
@@ -151,6 +143,60 @@ def load_model(
         raise _damaged(folder, "catalogue, popularity and model differ in their number of items")
     about = card.get("about")
     return model, catalog, popularity.astype(np.int64), about if isinstance(about, dict) else {}
+
+
+def load_users(folder: Path | str) -> RawIds | None:
+    """Read the raw ids of the users whom a recommender knows; None where it knows nobody.
+
+    Raises
+    ------
+    RunError
+        As `load_model`.
+    """
+    folder = Path(folder)
+    if USERS not in _card(folder, ())["sha256"]:
+        return None
+    _card(folder, (USERS,))
+    tensors = {name: each.numpy() for name, each in _read_tensors(folder / USERS).items()}
+    try:
+        return RawIds(tensors["values"], tensors.get("offsets"))
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder / USERS, str(error)) from None
+
+
+def _tensors_of(ids: RawIds) -> dict[str, Tensor]:
+    arrays = {"values": ids.values, "offsets": ids.offsets}
+    return {
+        name: torch.from_numpy(np.array(array))
+        for name, array in arrays.items()
+        if array is not None
+    }
+
+
+def _card(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the card of a recommender, some of whose files were found to be those it notes."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise RunError(
+            f"{folder}: {what}; a recommender is a folder that `nextup fit` or `save_model` wrote"
+        )
+    card = _read_json(folder, CARD)
+    if card.get("format") != FORMAT:
+        raise RunError(f"{folder / CARD}: is not the card of a nextup recommender")
+    if card.get("version") != VERSION:
+        raise RunError(
+            f"{folder}: has version {card.get('version')!r} of the format, this nextup reads "
+            f"version {VERSION}; use the nextup it was saved with, or fit again"
+        )
+    sums = card.get("sha256")
+    if not isinstance(sums, dict):
+        raise _damaged(folder / CARD, "its checksums are not a JSON object")
+    for name in names:
+        if not (folder / name).is_file():
+            raise RunError(f"{folder}: `{name}` is missing; the recommender is incomplete")
+        if _checksum(folder / name) != sums.get(name):
+            raise _damaged(folder / name, "its checksum is not the one noted when it was saved")
+    return card
 
 
 def _fill(model: Recommender, state: dict[str, Tensor], noted: object, file: Path) -> None:

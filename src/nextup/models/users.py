@@ -6,8 +6,8 @@ their history suggests: once training is over, a ridge regression learns which v
 which kind of history, over all users that have one, and a stranger's is read off it. Where the
 regression explains nothing it falls back on the mean of all users.
 
-A saved recommender is asked about histories, not users, so it treats everybody as a stranger; the
-vectors that were learnt answer in `evaluate` and `study`, as the papers have it.
+A saved recommender knows these users again by their raw ids, where it is told whose history it is
+asked about (`LoadedRecommender.recommend`, ``users``).
 """
 
 from __future__ import annotations

@@ -75,6 +75,8 @@ def recommend_file(
 ) -> FileSummary:
     """Recommend `k` items for every user of a file.
 
+    Users whom the recommender learnt a vector of are answered with it.
+
     Parameters
     ----------
     recommender
@@ -135,13 +137,15 @@ def recommend_file(
         with partial.open("wb") as file:
             writer = _Writer(file, OUTPUTS[kind], recommender, histories, k)
             for rows in _portions(len(histories.users)):
-                answers_for = known_items(histories.sequences.rows(rows))
-                writer.write(
-                    rows.start,
-                    recommender.answer(
-                        answers_for, k, exclude_seen=exclude_seen, exclude=exclude, only=only
-                    ),
+                answers = recommender.answer(
+                    known_items(histories.sequences.rows(rows)),
+                    k,
+                    exclude_seen=exclude_seen,
+                    exclude=exclude,
+                    only=only,
+                    users=histories.users[rows] if histories.named else None,
                 )
+                writer.write(rows.start, answers)
             summary = writer.finish()
         partial.replace(output)
     except OSError as error:

@@ -25,6 +25,8 @@ class Histories:
     """Histories of a file: numbers in the recommender's catalogue, 0 where it lacks the item."""
 
     users: list[Any]
+    named: bool
+    """Whether the users are those that the file names (else the lines of the file)."""
     sequences: Sequences
     raws: list[RawId]
     raw_at: NDArray[np.int64]
@@ -57,7 +59,7 @@ def of_log(log: Dataset, recommender: LoadedRecommender) -> Histories:
     number = np.concatenate(([0], recommender.catalog.numbers_of(raws))).astype(np.int32)
     items = log.sequences.items
     spans = Sequences(number[items], log.sequences.starts, log.sequences.ends)
-    return Histories(log.users.tolist(), spans, raws, items.astype(np.int64) - 1)
+    return Histories(log.users.tolist(), True, spans, raws, items.astype(np.int64) - 1)
 
 
 def history_lines(
@@ -68,6 +70,7 @@ def history_lines(
         return None
     check_file(source)
     users: list[Any] = []
+    named = True
     histories: list[list[Any]] = []
     for number, line in enumerate(all_bytes(source).splitlines(), 1):
         if not line.strip():
@@ -85,6 +88,7 @@ def history_lines(
                 f'{where}: has no list of item ids as "history"; '
                 'write {"user": ..., "history": [...]}'
             )
+        named = named and "user" in entry
         user = entry.get("user", number)
         if not isinstance(user, (str, int)) or isinstance(user, bool):
             raise InputError(f"{where}: the user is {user!r}, neither text nor a whole number")
@@ -98,4 +102,6 @@ def history_lines(
     lengths = np.fromiter(map(len, histories), np.int64, len(histories))
     ends = np.cumsum(lengths)
     numbers = recommender.catalog.numbers_of(raws).astype(np.int32)
-    return Histories(users, Sequences(numbers, ends - lengths, ends), raws, np.arange(len(raws)))
+    return Histories(
+        users, named, Sequences(numbers, ends - lengths, ends), raws, np.arange(len(raws))
+    )

@@ -1,7 +1,8 @@
 """A saved recommender, loaded to answer: raw ids in, raw ids and titles out.
 
 Nothing of the training data is needed. Users need not have been seen in training: a history is
-all there is to know about them.
+all there is to know about them. Of models that learn a vector for each user the raw ids of these
+users are kept as well: who is named is answered with their own.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from nextup.data.catalog import Catalog
-from nextup.data.rawids import RawId
+from nextup.data.rawids import RawId, RawIds
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError, InputError, RunError
 from nextup.evaluation.catalogue import Catalogue, as_float
 from nextup.evaluation.retrieval import top_items, top_k
 from nextup.models.base import Recommender
-from nextup.models.store import CARD, load_model
+from nextup.models.store import CARD, load_model, load_users
 from nextup.recommend.answers import (
     Answers,
     Recommendation,
@@ -51,6 +52,8 @@ class LoadedRecommender:
         What was saved with it.
     device
         Where it answers.
+    users
+        Raw ids of the users that the model has vectors of, if it has any.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class LoadedRecommender:
         popularity: NDArray[np.int64],
         about: dict[str, Any] | None = None,
         device: torch.device | str = "cpu",
+        users: RawIds | None = None,
     ) -> None:
+        self.users = users
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.catalog, self.popularity, self.about = catalog, popularity, about or {}
@@ -87,6 +92,7 @@ class LoadedRecommender:
         exclude_seen: bool = True,
         exclude: Sequence[RawId] | None = None,
         only: Sequence[RawId] | None = None,
+        users: Sequence[RawId | None] | None = None,
     ) -> list[Recommendation]:
         """Recommend `k` items for each history.
 
@@ -103,15 +109,25 @@ class LoadedRecommender:
             Raw ids left out for everyone; those unknown are no matter.
         only
             Raw ids to choose from.
+        users
+            The raw id of whose history each is, None for nobody's. A model that learnt a vector
+            for them answers with it; for strangers, and by default, with what their history
+            suggests. It makes no difference to other models.
 
         Raises
         ------
         ConfigError
             If `k` is less than 1 or more than the catalogue holds.
         InputError
-            If `histories` is no list of lists, or `only` names no known item.
+            If `histories` is no list of lists, `only` names no known item, or there are more or
+            fewer `users` than histories.
         """
         check_histories(histories)
+        if users is not None and len(users) != len(histories):
+            raise InputError(
+                f"recommend: {len(users)} users for {len(histories)} histories; name one for each, "
+                "None where nobody is known"
+            )
         flat = [raw for history in histories for raw in history]
         numbers = self._numbers(flat)
         lengths = np.fromiter(map(len, histories), np.int64, len(histories))
@@ -125,7 +141,9 @@ class LoadedRecommender:
             numbers = numbers[known]
         ends = np.cumsum(lengths)
         sequences = Sequences(numbers.astype(np.int32), ends - lengths, ends)
-        answers = self.answer(sequences, k, exclude_seen=exclude_seen, exclude=exclude, only=only)
+        answers = self.answer(
+            sequences, k, exclude_seen=exclude_seen, exclude=exclude, only=only, users=users
+        )
         counts, popular = (answers.items > 0).sum(axis=1).tolist(), answers.popular.tolist()
         return [
             Recommendation(
@@ -148,6 +166,7 @@ class LoadedRecommender:
         exclude_seen: bool = True,
         exclude: Sequence[RawId] | None = None,
         only: Sequence[RawId] | None = None,
+        users: Sequence[RawId | None] | None = None,
     ) -> Answers:
         """Recommend for histories of item numbers; the arrays below `recommend`."""
         check_k(k, self.n_items)
@@ -162,6 +181,7 @@ class LoadedRecommender:
             )
         empty = histories.lengths == 0
         some = bool(empty.any())
+        known = None if users is None else self._rows_of(users)
         items, scores = top_items(
             self.model,
             histories.rows(~empty) if some else histories,
@@ -171,6 +191,7 @@ class LoadedRecommender:
             only=wanted,
             device=self.device,
             catalogue=self.catalogue if wanted is None else None,
+            users=known if known is None or not some else known[~empty],
         )
         if some:
             best = self._most_popular(k, banned, wanted)
@@ -229,6 +250,15 @@ class LoadedRecommender:
                 "give histories as lists of raw ids"
             ) from None
 
+    def _rows_of(self, users: Sequence[RawId | None]) -> NDArray[np.int64] | None:
+        """``int64[m]``: the row of each user's vector, -1 for strangers; None if there are none."""
+        if self.users is None:
+            return None
+        named = np.array([user is not None for user in users], dtype=bool)
+        rows = np.full(len(users), -1, dtype=np.int64)
+        rows[named] = self.users.numbers_of([user for user in users if user is not None])
+        return rows
+
     def _most_popular(
         self, k: int, banned: NDArray[np.int64] | None, wanted: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
@@ -282,4 +312,4 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedRecommen
             f"{folder}: is a file; a recommender is a folder of safetensors and JSON "
             "(pickled models are not opened, since opening one can run any code)"
         )
-    return LoadedRecommender(*load_model(folder), device=device)
+    return LoadedRecommender(*load_model(folder), device=device, users=load_users(folder))

@@ -222,5 +222,7 @@ def _finish(
             run.note("valid", ranked, metrics(ranked))
         about = {"run": run.config, "facts": facts, "dataset": data.card}
         popularity = item_counts(learnt, data.n_items)
-        save_model(model.answering, run.recommender_folder, data.catalog, popularity, about)
+        kept = model.answering
+        users = data.users if kept.knows_users else None
+        save_model(kept, run.recommender_folder, data.catalog, popularity, about, users)
     fabric.barrier()
