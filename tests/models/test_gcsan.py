@@ -84,7 +84,8 @@ def test_a_node_beyond_the_reach_of_propagation_is_met_by_attention() -> None:
     first, second = states_of(model_of(), rows)
     assert (first - second).abs().max() > 1e-4
     first, second = states_of(model_of(attention_weight=0.0), rows)
-    assert torch.equal(first, second)
+    # Rows of one batch may be summed in another order, so not to the bit on every processor.
+    torch.testing.assert_close(first, second, atol=1e-12, rtol=1e-12)
 
 
 def test_places_are_a_set_to_attention() -> None:
