@@ -228,3 +228,16 @@ def test_in_bf16_the_softmax_over_the_catalogue_is_nearly_the_same() -> None:
         batch = stream_of(model, shop()).batch(np.arange(59), 0, 0)
         found.append(float(model.loss(batch).total.detach()))
     assert found[1] == pytest.approx(found[0], rel=1e-3) and found[0] != found[1]
+
+
+def test_the_original_block_draws_each_matrix_by_its_own_size() -> None:
+    """Queries, keys and values lie in one matrix; Glorot's bound is that of each, as published."""
+    width = 32
+    torch.manual_seed(0)
+    model = make_model("sasrec", N_ITEMS, {"block": "original", "width": width, "heads": 1})
+    bound = math.sqrt(6 / (2 * width))
+    fused = [w for name, w in model.named_parameters() if "query_key_value.weight" in name]
+    assert len(fused) == 2
+    for weight in fused:
+        for piece in weight.chunk(3):
+            assert 0.95 * bound < float(piece.detach().abs().max()) <= bound

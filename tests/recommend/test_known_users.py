@@ -69,6 +69,8 @@ def test_named_users_get_what_is_measured_and_others_what_their_history_suggests
 def test_a_user_for_each_history_or_none_at_all(recommender: LoadedRecommender) -> None:
     with pytest.raises(InputError, match="1 users for 2 histories"):
         recommender.recommend(raws([1, 2]), users=["u101"])
+    with pytest.raises(InputError, match="`users` is a list of raw ids, not the text"):
+        recommender.recommend(raws([1, 2]), users="ab")
 
 
 def test_users_of_a_file_are_known_again_and_lines_without_a_name_are_not(

@@ -18,6 +18,7 @@ from nextup.studies.figures import LIGHT, _sweep
 from nextup.studies.measured import measured_part
 from nextup.studies.page import page
 from nextup.studies.published import Published, PublishedRow
+from nextup.studies.records import older_records
 from nextup.studies.report import report_blocks, write_report
 from nextup.studies.results import Results
 from nextup.studies.statistics import measure
@@ -261,3 +262,16 @@ def test_an_unknown_study_is_refused(tmp_path: Path) -> None:
 def test_published_tables_are_read_once() -> None:
     assert room.published("lma4rec-table2") is room.published("lma4rec-table2")
     assert isinstance(Part("a", "A", ()).is_sweep, bool)
+
+
+def test_an_older_record_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    record = {"dataset": "toys", "model": "sasrec", "recipe": "tuned", "seed": 0, "facts": {}}
+    (tmp_path / "quality").mkdir()
+    for ndcg in (0.06, 0.11):  # the second is more than its hits allow
+        file = tmp_path / "quality/old.json"
+        file.write_text(json.dumps({**record, "test": {"HR@10": 0.1, "NDCG@10": ndcg}}))
+        if ndcg < 0.1:
+            assert older_records(tmp_path) is not None
+            continue
+        with pytest.raises(RunError, match=r"old\.json: NDCG from 0 to 10 rises"):
+            older_records(tmp_path)

@@ -90,8 +90,8 @@ def recommend(
 
     Nothing but the run is needed, and the user need not have been seen before; users of --input
     whom the model learnt something of are answered with that. Items of the history that the run
-    does not know are skipped and reported. The options from --user to
-    --text-ids say how --input is read.
+    does not know are skipped and reported. The options from --user to --text-ids say how --input
+    is read.
     """
     if (input is None) != (output is None):
         missing = "--output" if output is None else "--input"

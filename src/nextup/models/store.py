@@ -174,7 +174,7 @@ def _tensors_of(ids: RawIds) -> dict[str, Tensor]:
 
 
 def _card(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the card of a recommender, some of whose files were found to be those it notes."""
+    """Read a recommender's card, and check that the files `names` are those it was saved with."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise RunError(

@@ -123,6 +123,7 @@ class LoadedRecommender:
             fewer `users` than histories.
         """
         check_histories(histories)
+        users = None if users is None else listed(users, "users")
         if users is not None and len(users) != len(histories):
             raise InputError(
                 f"recommend: {len(users)} users for {len(histories)} histories; name one for each, "

@@ -24,6 +24,8 @@ def older_records(results: Path) -> Grid | None:
             found = json.loads(file.read_text(encoding="utf-8"))
             goal, facts = found.get("held_against"), found["facts"]
             wrong = feasible(found["test"], half_ranks=True)
+            if wrong:
+                raise RunError(f"{file}: {wrong[0]}; the file was edited or damaged: remove it")
             rows.append(
                 (
                     ":".join(filter(None, (found["dataset"], found["model"], found["recipe"]))),
@@ -35,8 +37,6 @@ def older_records(results: Path) -> Grid | None:
                     f"{facts.get('train_seconds', 0) / 60:.1f}",
                 )
             )
-            if wrong:
-                raise RunError(f"{file}: {wrong[0]}; the file was edited or damaged: remove it")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{file}: is not a record of a run ({error!r}); remove it") from None
     header = ("run", "seed", "HR@10", "NDCG@10", "held against", "epochs", "minutes")
