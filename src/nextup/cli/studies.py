@@ -171,7 +171,7 @@ def report(
     if resamples < 100:
         raise ConfigError(f"resamples: {resamples} is too few; at least 100")
     with console.stoppable():
-        further = list(tuning_blocks(results))
+        further = list(tuning_blocks(results, resamples))
         for file in write_report(
             results, out or results, names or None, figures, resamples, further
         ):

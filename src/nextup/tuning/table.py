@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nextup.evaluation.significance import RESAMPLES
 from nextup.studies.cell import short
 from nextup.studies.document import Block, Grid, Heading, Paragraph
+from nextup.studies.results import Results
 from nextup.tuning.search import METRIC, UNDER, is_done, read_search
 from nextup.tuning.winner import base_trial, best_trial, score
+from nextup.tuning.worth import worth_blocks
 
 HEADER = (
     *("model", "settings that won", "from", "trials", "seconds spent", "out of time"),
@@ -37,11 +40,18 @@ def read_searches(results: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: (each["dataset"], each["model"]))
 
 
-def tuning_blocks(results: Path) -> Iterator[Block]:
-    """Yield a section of the report: a table for each dataset; nothing if nothing was tuned."""
+def tuning_blocks(results: Path, resamples: int = RESAMPLES) -> Iterator[Block]:
+    """Yield a section of the report: two tables for each dataset; nothing if nothing was tuned.
+
+    Raises
+    ------
+    RunError
+        If a search or a result is damaged.
+    """
     found = read_searches(results)
     if not found:
         return
+    known = Results(results)
     yield Heading("Tuned with equal effort", 2)
     yield Paragraph(_ABOUT)
     for dataset in dict.fromkeys(each["dataset"] for each in found):
@@ -49,6 +59,7 @@ def tuning_blocks(results: Path) -> Iterator[Block]:
         yield Heading(dataset, 3)
         yield Paragraph("; ".join(_effort(here)) + ".")
         yield Grid(HEADER, tuple(search_row(each) for each in here), left=3)
+        yield from worth_blocks(here, known, resamples)
 
 
 def search_row(document: Mapping[str, Any]) -> tuple[str, ...]:
