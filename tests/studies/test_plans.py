@@ -61,7 +61,7 @@ def test_ssi_is_complete() -> None:
         labels["table2"]
     )
     assert labels["table2"] == labels["table2-full"]
-    asked = {"POP", "MC1", "SASRec", "LMA4Rec", "HGN", "SSI"}
+    asked = {"POP", "MC1", "SASRec", "LMA4Rec", "BERT4Rec", "HGN", "SSI"}
     assert asked <= set(labels["consistency"])
     assert len(labels["figure3"]) == 5 and len(labels["table3"]) == 4
     at = [(m.series, m.at) for m in study.part("figure4").methods]

@@ -23,6 +23,7 @@ from nextup.studies.report import report_blocks, write_report
 from nextup.studies.results import Results
 from nextup.studies.statistics import measure
 from nextup.studies.study import Method, Part, Study, find_study
+from nextup.studies.tables import block_of
 from nextup.studies.wanted import wanted_cells
 
 from .fabricate import fabricate, fabricate_study, ranks_of
@@ -230,6 +231,23 @@ def test_a_sweep_may_have_several_lines(plan: Study, tmp_path: Path) -> None:
     for line, name in zip(axes.lines, ("shallow", "deep"), strict=True):
         assert list(line.get_xdata()) == [8, 16]
         assert list(line.get_ydata()) == [found[f"{name} 8"], found[f"{name} 16"]]
+
+
+def test_what_the_log_says_in_the_end_stands_beside_the_figures(
+    plan: Study, tmp_path: Path
+) -> None:
+    part = replace(plan.part("table"), logged=("agree", "unheard"))
+    study = replace(plan, parts=(part,))
+    for seed, value in ((0, 0.2), (1, 0.4)):
+        for wanted in wanted_cells(study, [part], seeds=[seed]):
+            log = [{"epoch": 1, "agree": 9.0}, {"epoch": 2, "agree": value}]
+            fabricate(tmp_path, wanted.cell, log=log if wanted.method.role == "own" else None)
+    (found,) = measured_part(study, part, Results(tmp_path), 200)
+    grids = [each for each in block_of(study, part, found) if isinstance(each, Grid)]
+    (ends,) = [grid for grid in grids if grid.header[0] == "in the last epoch"]
+    assert ends.header == ("in the last epoch", "seeds", "agree", "unheard")
+    own = [row.method.label for row in found.rows if row.method.role == "own"]
+    assert ends.rows == tuple((label, "2", "0.3", "-") for label in own)
 
 
 def test_a_damaged_older_record_is_named(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ class Part:
         fits, and its metrics may be ``expected`` ones (see `nextup.evaluation.metrics.metrics`).
     consistency
         Whether it also shows how consistent the recommendations are.
+    logged
+        Entries of the log that it also shows, as they stand in the last epoch.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Part:
     curves: str | None = None
     protocol: Protocol | None = None
     consistency: bool = False
+    logged: tuple[str, ...] = ()
 
     @property
     def asked(self) -> Asked:

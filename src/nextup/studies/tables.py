@@ -29,6 +29,7 @@ def block_of(study: Study, part: Part, found: Measured) -> Iterator[Block]:
         yield from (_grid(found, metric) for metric in part.headline)
     if part.consistency:
         yield from consistency_blocks(found)
+    yield from _logged(part, found)
     if others:
         grids = tuple(_grid(found, metric) for metric in others)
         yield Details(f"{', '.join(others)} on {found.dataset}", grids)
@@ -107,6 +108,22 @@ def _cells(row: Row, metric: str, best: float | None) -> tuple[str, ...]:
         "-" if epochs is None else f"{epochs:.0f}",
         "-" if seconds is None else f"{seconds / 60:.1f}",
     )
+
+
+def _logged(part: Part, found: Measured) -> Iterator[Block]:
+    """Yield what the log says in the last epoch, a mean over seeds, of the rows that log it."""
+    rows = []
+    for row in found.rows:
+        ends = [
+            {name: run.log.get(name, [None])[-1] for name in part.logged}
+            for run in row.runs.values()
+        ]
+        known = {name: [end[name] for end in ends if end[name] is not None] for name in part.logged}
+        if any(known.values()):
+            means = (f"{sum(each) / len(each):.3g}" if each else "-" for each in known.values())
+            rows.append((row.method.label, str(len(ends)), *means))
+    if rows:
+        yield Grid(("in the last epoch", "seeds", *part.logged), tuple(rows))
 
 
 def span_text(interval: Interval, signed: bool = False) -> str:

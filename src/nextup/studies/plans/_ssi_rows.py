@@ -173,7 +173,7 @@ def depths(size: str, layers: tuple[int, ...]) -> Iterator[Method]:
 
 def steady(size: str) -> Rows:
     """Return the systems whose consistency is measured."""
-    chosen = ("POP", "MC1", "GRU4Rec", "SASRec", "S3-Rec", "HGN")
+    chosen = ("POP", "MC1", "GRU4Rec", "SASRec", named("BERT4Rec", size), "S3-Rec", "HGN")
     return (
         *(method for method in others(size) if method.label in chosen),
         Method("LMA4Rec", "lma4rec", added=True),

@@ -18,6 +18,7 @@ from typing import Any
 
 from nextup.studies.plans._protocols import SAMPLED
 from nextup.studies.plans._ssi_rows import (
+    TASKS,
     alone,
     beyond,
     by_popularity,
@@ -66,6 +67,11 @@ ADDED_BY_IMITATION = (
     "tasks give more than three without; those start apart, so their item vectors do not align and "
     "only predictions are held against each other. A teacher that is better than its student could "
     "be asked itself."
+)
+TEACHERS: tuple[str, ...] = ("teachers.cosine", *(f"weight.{task}" for task in TASKS))
+ALIGNED = (
+    " teachers.cosine is how much the teachers' items agree: the mean cosine of an item's vectors "
+    "in two of them. weight.* is how much each teacher counts in the end."
 )
 STEADY = "Full ranking. All models meet the same accidents, drawn once."
 
@@ -158,14 +164,16 @@ STUDY = register(
                 "What imitation adds",
                 imitation("paper"),
                 reference="student alone",
-                about=ADDED_BY_IMITATION,
+                about=ADDED_BY_IMITATION + ALIGNED,
+                logged=TEACHERS,
             ),
             sampled(
                 "imitation-small",
                 "What imitation adds, small",
                 imitation("small"),
                 reference="student alone small",
-                about=SMALL + ADDED_BY_IMITATION,
+                about=SMALL + ADDED_BY_IMITATION + ALIGNED,
+                logged=TEACHERS,
             ),
             sampled(
                 "imitation-gru4rec-small",
@@ -173,6 +181,7 @@ STUDY = register(
                 imitation_by_gru4rec("small"),
                 reference="GRU4Rec as student small",
                 about=SMALL,
+                logged=TEACHERS,
             ),
             full(
                 "imitation-small-full",
