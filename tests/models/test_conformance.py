@@ -263,3 +263,44 @@ def test_a_step_in_bf16_is_the_same_step_less_precisely(form: Form) -> None:
         found.append((float(total.detach()), gradient))
     assert found[1][0] == pytest.approx(found[0][0], rel=0.03)
     assert torch.nn.functional.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.95
+
+
+NO_PLAIN_GRADIENT = {
+    "gru4rec_official": "a step goes on from the states of the step before",
+    "ssi": "what teachers said is kept in single precision",
+}
+"""Models whose gradients are checked in tests of their own."""
+
+
+@every_trainable_form
+def test_gradients_are_those_of_the_loss(form: Form) -> None:
+    """Along a random direction through all weights at once, tied tables by both their paths."""
+    if form.model in NO_PLAIN_GRADIENT:
+        pytest.skip(NO_PLAIN_GRADIENT[form.model])
+    model = form.lively().double().train()
+    batch, groups = first_batch(model), model.parameter_groups()
+    if getattr(model.config, "estimator", None):  # keep logits are estimated, not derived
+        groups = [group for group in groups if group.decays]
+    weights = [weight for group in groups for weight in group.parameters]
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(0)
+        return model.loss(batch).total
+
+    loss().backward()  # type: ignore[no-untyped-call]
+    torch.manual_seed(1)
+    ways = [torch.randn_like(weight) for weight in weights]
+    for way in ways:
+        if len(way) == N_ITEMS + 1:
+            way[0] = 0  # padding does not learn, even where it is read
+    slopes = [
+        (w.grad * way).sum() for w, way in zip(weights, ways, strict=True) if w.grad is not None
+    ]
+    found = []
+    for size in (1e-6, -2e-6):
+        with torch.no_grad():
+            for weight, way in zip(weights, ways, strict=True):
+                weight.add_(way, alpha=size)
+            found.append(float(loss()))
+    slope = float(torch.stack(slopes).sum())
+    assert (found[0] - found[1]) / 2e-6 == pytest.approx(slope, rel=1e-4, abs=1e-6)

@@ -154,3 +154,13 @@ def test_a_config_cannot_be_changed_after_it_was_checked() -> None:
     model = registry.make_model("gru4rec", 10)
     with pytest.raises(Exception, match="frozen"):
         model.config.max_length = 3
+
+
+def test_a_model_is_a_file_that_can_be_read_at_once() -> None:
+    lengths = {
+        file.name: len(file.read_text(encoding="utf-8").splitlines())
+        for file in Path(registry.__file__).parent.glob("*.py")
+        if "\n@register\n" in file.read_text(encoding="utf-8")
+    }
+    assert len(lengths) >= 20
+    assert {name: length for name, length in lengths.items() if length >= 200} == {}

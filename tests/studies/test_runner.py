@@ -234,5 +234,9 @@ def test_the_log_is_read_as_it_grows(tmp_path: Path, shop: Path) -> None:
     log.write_text('{"epoch": 1}\n')  # cut back to a checkpoint
     each.look()
     assert each.epoch == 1
+    with log.open("a") as opened:
+        opened.write('{"stage": "teacher", "epoch": 40, "NDCG@10": 0.5}\n')
+    each.look()
+    assert each.columns()[1:3] == ("teacher 40", "NDCG@10 0.5000"), "3 epochs are another stage's"
     process.wait()
     each.end()

@@ -21,9 +21,8 @@ Departures from the authors' code:
   instead of 1e-6.
 * The vector of the token type, the same for all tokens, is left to the place vectors.
 
-Only the gaps need queries and feed-forward in the last block, and the head; nothing else is
-computed there. A user is nothing but a history: one never met in training is answered like any
-other, and of an unknown length.
+Only the gaps need queries and feed-forward in the last block, and the head. A user is nothing but a
+history: one never met in training is answered like any other, and of an unknown length.
 """
 
 from __future__ import annotations

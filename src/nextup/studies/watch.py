@@ -77,6 +77,8 @@ class Running:
     def columns(self) -> tuple[str, str, str, str]:
         """Return cell, epoch, best validation and time as text."""
         epoch = f"{self.epoch}/{self.cell.epochs}" if self.cell.epochs else ""
+        if self._stage is not None:  # each has epochs of its own
+            epoch = f"{self._stage} {self.epoch}"
         best = "" if self.best is None else f"{self.cell.metric} {self.best:.4f}"
         return self.cell.name, epoch, best, clock(self.seconds)
 
