@@ -304,3 +304,19 @@ def test_gradients_are_those_of_the_loss(form: Form) -> None:
             found.append(float(loss()))
     slope = float(torch.stack(slopes).sum())
     assert (found[0] - found[1]) / 2e-6 == pytest.approx(slope, rel=1e-4, abs=1e-6)
+
+
+@every_trainable_form
+def test_items_by_other_numbers_get_the_same_scores(form: Form) -> None:
+    model = form.lively().eval()
+    rows = histories(12)
+    other = np.concatenate([[0], 1 + np.random.default_rng(5).permutation(N_ITEMS)])
+    before = scores_of(model, batch_of_lists(rows, model.max_length))
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.dim() and N_ITEMS < len(value) < N_ITEMS + 4:  # special tokens stay last
+                value[other] = value[: N_ITEMS + 1].clone()
+    renamed = [other[row].tolist() for row in rows]
+    after = scores_of(model, batch_of_lists(renamed, model.max_length))
+    torch.testing.assert_close(after[:, other[1:] - 1], before, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(after, before)
