@@ -48,6 +48,15 @@ REPORTED = (
     "200; the row with 20 epochs pre-trains for no longer, then learns as our SASRec does."
 )
 
+OF_ATTRIBUTES = tuple(
+    method
+    for method in LEVELS
+    if method.label.startswith(("SASRec", "S3-Rec attributes")) or method.label == "LMA4Rec tuned"
+)
+WORTH = (
+    "S3-Rec's last stage is the SASRec above it; what it learnt before is held against that one."
+)
+
 STUDY = register(
     Study(
         name="quality",
@@ -83,6 +92,22 @@ STUDY = register(
                 published="levels-sampled",
                 protocol=SAMPLED,
                 about=REPORTED,
+            ),
+            *(
+                Part(
+                    f"attributes{suffix}",
+                    f"What attributes are worth{told}",
+                    OF_ATTRIBUTES,
+                    metrics=("HR@10", "NDCG@10"),
+                    datasets=("beauty", "toys"),
+                    reference="SASRec tuned",
+                    protocol=protocol,
+                    about=WORTH,
+                )
+                for suffix, told, protocol in (
+                    ("", ", full ranking", None),
+                    ("-sampled", ", 99 sampled negatives", SAMPLED),
+                )
             ),
         ),
         seeds=(0,),
