@@ -47,6 +47,7 @@ from .command_line import SMALL, Cli
         (["recommend", "nowhere", "1"], "nowhere"),
         (["recommend", "POP", "-k", "0"], "k is 0"),
         (["recommend", "POP", "--input", "LOG"], "--output is missing"),
+        (["recommend", "POP", "--user", "7"], "name columns of --input; for one user give the"),
         (["recommend", "POP", "x", "--input", "LOG", "--output", "o.csv"], "not both"),
         (["recommend", "POP", "--input", "LOG", "--output", "o.xls"], "o.xls"),
         (["recommend", "POP", "--only", "@missing.txt"], "missing.txt: No such file"),

@@ -71,6 +71,22 @@ def test_fit_takes_recipe_settings_and_protocol(cli: Cli, made: Path) -> None:
     assert "@3" in found.out
 
 
+def test_a_student_is_chosen_and_taught_in_one_command(cli: Cli, made: Path) -> None:
+    student = '{"model": "gru4rec", "settings": {"width": 8, "hidden": 8, "layers": 1}}'
+    teacher = '{"model": "bert4rec", "settings": {"width": 8, "inner": 8, "layers": 1, "heads": 1}}'
+    settings = [f"student={student}", f'teachers=[{teacher}, "mc1"]', "epochs=1"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    found = cli("fit", made / "data/shop", "--model", "ssi", *words, "--run", "r", "--kept", "kept")
+    assert found.code == 0, found.err
+    about = json.loads(Path("r/recommender/recommender.json").read_text())["about"]
+    assert list(about["facts"]["stages"]) == ["teacher bert4rec"]
+    assert len(list(Path("kept").glob("*.safetensors"))) == 1
+    log = [json.loads(line) for line in Path("r/log.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in log][-1] == "student gru4rec"
+    assert {"weight.bert4rec", "weight.mc1"} <= set(log[-1])
+    assert cli("recommend", "r", "boots-4", "-k", "3", "--json").code == 0
+
+
 def test_a_run_is_refused_then_replaced_then_resumed(cli: Cli, made: Path) -> None:
     fit = ("fit", made / "data/shop", "--run", "r", *SMALL)
     assert cli(*fit).code == 0

@@ -98,6 +98,11 @@ def recommend(
         raise ConfigError(f"recommend: {missing} is missing; a file needs both of them")
     if input is not None and items:
         raise ConfigError("recommend: give items or --input, not both")
+    if input is None and (user or item or time):
+        raise ConfigError(
+            "recommend: --user, --item and --time name columns of --input; for one user give the "
+            "items of their history"
+        )
     from nextup.recommend.recommender import load
 
     recommender = load(run, device=device)
