@@ -17,8 +17,8 @@ Departures
   `short` items is its own long set, since an empty one would leave the first attention nothing.
 * An item met twice stands twice among what is attended to.
 * L2 is what a sample touches, its user, its target and its negatives, and W1 and W2 as a whole;
-  the paper adds all weights to a sum over samples whose steps are those of stochastic descent. It
-  searches both strengths and keeps none for other sets: ours are one choice, `nextup tune` another.
+  the paper adds all weights to a sum over samples whose steps are those of stochastic descent.
+  Vectors have the least of the strengths that are usual for them (1e-2 to 1e-4), W1 and W2 1e-2.
 * A user never seen in training gets the vector that the mean of their items' vectors suggests
   (`nextup.models.users`).
 * Fresh weights of W1 and W2 are uniform and of the stated variance; a public port draws them

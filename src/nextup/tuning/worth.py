@@ -16,6 +16,7 @@ from nextup.studies.measured import measured_runs
 from nextup.studies.results import Result, Results
 from nextup.studies.spelling import parse_cell
 from nextup.studies.tables import p_text, span_text
+from nextup.tuning.search import is_done
 from nextup.tuning.winner import base_trial, best_trial
 
 METRICS = ("HR@10", "NDCG@10")
@@ -53,9 +54,9 @@ def worth_blocks(
     rows, missing = [], []
     for document in searches:
         best = best_trial(document)
-        if best is None:
-            continue
-        texts = {_BASE: base_trial(document)["run"], _BEST: best["run"]}
+        texts = {_BASE: base_trial(document)["run"]}
+        if best is not None and sum(map(is_done, document["trials"])) > 1:
+            texts[_BEST] = best["run"]  # a base recipe tried alone has won nothing
         runs = {label: results.seeds(parse_cell(text)) for label, text in texts.items()}
         missing += [text for label, text in texts.items() if not runs[label]]
         there = {label: found for label, found in runs.items() if found}

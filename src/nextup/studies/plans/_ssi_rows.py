@@ -89,9 +89,9 @@ def pieces(size: str) -> Rows:
     )
 
 
-def one_teacher(size: str) -> Rows:
+def one_teacher(size: str, student: str = "", taught: Callable[..., Method] = ssi) -> Rows:
     """Return SSI with one of its teachers at a time."""
-    return tuple(ssi(f"SSI {task}", size, teachers=task) for task in TASKS)
+    return tuple(taught(f"SSI {student}{task}", size, teachers=task) for task in TASKS)
 
 
 def teachers_alone(size: str) -> Rows:
@@ -133,7 +133,7 @@ def imitation_by_gru4rec(size: str) -> Rows:
     """Return what tells what imitation adds to a student that is no lighter than it must be."""
     return (
         alone("GRU4Rec as student", size, "gru4rec"),
-        *(ssi_gru4rec(f"SSI GRU4Rec {task}", size, teachers=task) for task in TASKS),
+        *one_teacher(size, "GRU4Rec ", ssi_gru4rec),
         ssi_gru4rec("SSI GRU4Rec", size),
         ssi_gru4rec("GRU4Rec taught without task", size, control=True, teachers="bert4rec"),
         *number_or_task(size, "GRU4Rec ", ssi_gru4rec),

@@ -218,6 +218,23 @@ STUDY = register(
                         "",
                     ),
                     (
+                        "one",
+                        "One teacher beside three",
+                        (*one_teacher("small"), ssi("SSI", "small")),
+                        "SSI small",
+                        "",
+                    ),
+                    (
+                        "one-gru4rec",
+                        "One teacher beside three, GRU4Rec",
+                        (
+                            *one_teacher("small", "GRU4Rec ", ssi_gru4rec),
+                            ssi_gru4rec("SSI GRU4Rec", "small"),
+                        ),
+                        "SSI GRU4Rec small",
+                        "",
+                    ),
+                    (
                         "number",
                         "Three teachers with and without tasks",
                         number_or_task("small"),
