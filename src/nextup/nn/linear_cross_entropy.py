@@ -24,6 +24,19 @@ def chunk_rows(device: torch.device, n_items: int) -> int:
     return max(256, min(8192, 2**28 // max(n_items, 1)))
 
 
+def _column_sums(values: Tensor, wide: torch.dtype) -> Tensor:
+    """Sum each column in `wide`; of narrow numbers no wide copy of the matrix is made.
+
+    128 narrow numbers at a time are summed in float32 and rounded once, which errs less than the
+    numbers themselves do; such a block's sum is then a summand like they are.
+    """
+    if values.dtype == wide:
+        return values.sum(dim=0)
+    whole = len(values) - len(values) % 128
+    blocks = values[:whole].view(-1, 128, values.shape[1]).sum(dim=1)
+    return blocks.sum(dim=0, dtype=wide) + values[whole:].sum(dim=0, dtype=wide)
+
+
 def _sweep(
     states: Tensor,
     table: Tensor,
@@ -50,6 +63,7 @@ def _sweep(
     grad_table = torch.zeros_like(table) if learn else None
     grad_bias = torch.zeros_like(bias) if learn and bias is not None else None
     buffer = torch.empty(n_items * chunk, dtype=dtype, device=states.device)
+    product = torch.empty_like(work_table)
     for first in range(0, count, chunk):
         end = min(first + chunk, count)
         some = states[first:end].to(dtype)
@@ -61,17 +75,17 @@ def _sweep(
         if shift_needed:
             shift = logits.amax(dim=0)
             logits.sub_(shift)
-        sums = logits.exp_().sum(dim=0, dtype=wide)
+        sums = _column_sums(logits.exp_(), wide)
         losses[first:end] = sums.log() + shift - target_logits[first:end]
         if weights is None or grad_states is None or grad_table is None:
             continue
         factor = (weights[first:end] / sums)[:, None]
-        grad_states[first:end] = torch.mm(logits.T, work_table).to(states.dtype) * factor
+        grad_states[first:end] = torch.mm(work_table.T, logits).T.to(states.dtype) * factor
         weighted = (states[first:end] * factor).to(dtype)
         if dtype == table.dtype:
             grad_table.addmm_(logits, weighted)
         else:
-            grad_table.add_(torch.mm(logits, weighted))
+            grad_table.add_(torch.mm(logits, weighted, out=product))
         if grad_bias is not None:
             grad_bias.add_(torch.mv(logits, factor.squeeze(1).to(dtype)))
     if weights is not None and grad_states is not None and grad_table is not None:
