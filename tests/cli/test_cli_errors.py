@@ -24,6 +24,7 @@ from .command_line import SMALL, Cli
         (["prepare", "nothing.csv"], "nothing.csv"),
         (["prepare", "LOG", "--user", "usr"], "usr"),
         (["fit", "nowhere"], "make it with `nextup prepare`"),
+        (["fit", "ssi", "--set", "student=gru4rec"], "`ssi` is a model; the dataset comes first"),
         (["fit", "DATA", "--set", "droput=0.2"], "unknown key `droput`; did you mean `dropout`?"),
         (["fit", "DATA", "--set", "dropout"], "write it as key=value"),
         (["fit", "DATA", "--set", "a=1", "--set", "a=2"], "set twice"),

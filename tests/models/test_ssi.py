@@ -186,6 +186,21 @@ def test_how_well_teachers_align_is_said() -> None:
     assert found["two widths"] is None
 
 
+def test_item_vectors_of_one_width_are_mapped_only_on_demand() -> None:
+    teachers = [part("sasrec"), part("sasrec", width=12)]
+    same, mapped = taught(teachers=teachers), taught(teachers=teachers, map_items=True)
+    assert sorted(same.maps) == ["1"] and sorted(mapped.maps) == ["0", "1"]
+    mine = mapped.last.item_inputs()
+    turn = torch.linalg.qr(torch.randn(mine.shape[1], mine.shape[1])).Q
+    with torch.no_grad():  # a map that knows the rotation leaves no distance
+        for model in (same, mapped):
+            model.parts[0].item_inputs().copy_(model.last.item_inputs() @ turn)
+        mapped.maps["0"].weight.copy_(turn.T)  # type: ignore[operator]
+    batch = first_batch(mapped)
+    found = [float(model._distances(batch)[0].detach()) for model in (mapped, same)]
+    assert found[0] < 1e-10 < 0.01 < found[1]
+
+
 def small_part(form: Form) -> dict[str, Any]:
     return {"model": form.model, "settings": form.all_settings()}
 

@@ -28,6 +28,15 @@ def test_parts_are_named_on_the_command_line_and_read_from_their_recipes() -> No
     assert (teacher["model"], teacher["settings"]["task"]) == ("consistency", "persona")
 
 
+def test_parts_without_a_recipe_are_those_that_a_cpu_can_train() -> None:
+    config, _ = resolve("ssi", settings={"teachers": "[temporal, bert4rec, sasrec]"})
+    said = json.loads(config.model_dump_json())
+    assert [each["recipe"] for each in said["teachers"]] == ["small", "small", "paper"]
+    assert said["student"]["recipe"] == "small"
+    config, _ = resolve("ssi", "paper")
+    assert [each.recipe for each in config.teachers] == ["ssi"] * 3  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -37,6 +46,7 @@ def test_parts_are_named_on_the_command_line_and_read_from_their_recipes() -> No
         ({"student": "hgn/papr"}, "unknown recipe `papr`; did you mean `paper`"),
         ({"student": {"model": "hgn", "settings": {"widht": 3}}}, "unknown key `widht`"),
         ({"teachers": 3}, "teachers"),
+        ({"teachers": '[{"model": "bert4rec"}, temporal]'}, "names in quotes too"),
         ({"student": {"model": "hgn", "training": {"epochs": 3}}}, "trained as the run is"),
         ({"max_length": 20}, "lengths of their own"),
         ({"teachers": ["mc1"], "imitate_predictions": False}, "nothing to learn from it"),

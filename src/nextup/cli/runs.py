@@ -99,6 +99,7 @@ def fit(
     model, its settings, the log and the checkpoint. The test items are never looked at; `nextup
     evaluate` does that.
     """
+    _check_that_it_is_no_model(dataset)
     values = parse_settings(settings)
     protocol = make_protocol(candidates, negatives, negatives_seed, seen, ties, cutoffs)
     name = model or (recipe.partition("/")[0] if recipe and "/" in recipe else "sasrec")
@@ -205,6 +206,17 @@ def compare(
     header, *rows = found.table()
     show(table(header, rows))
     note(found.describe())
+
+
+def _check_that_it_is_no_model(dataset: Path) -> None:
+    """Say how a model is named where it stands in the place of the dataset."""
+    from nextup.models.registry import available_models
+
+    if str(dataset) in available_models() and not dataset.exists():
+        raise ConfigError(
+            f"`{dataset}` is a model; the dataset comes first, as in `nextup fit data/ml --model "
+            f"{dataset}`"
+        )
 
 
 def make_protocol(

@@ -21,9 +21,10 @@ What the paper leaves open, and how it is read here: the cloze reads the session
 in rows of its own (``one_pass=True`` puts gaps into what the task reads, and so teaches to predict
 items in contexts made wrong on purpose); losses are means, not sums; sizes and chances of n-grams
 are those of `nextup.augment.ngrams`. Eq. 3 counts the masked session among the n-grams to choose
-from, which must mean the n-gram itself; it has no temperature. N-grams of other sessions that are
-the very same, or of the same user, are no negatives. A session that has no corruption (one item;
-one item repeated) is left out of the task. Nothing but training histories is ever read.
+from, which must mean the n-gram itself; it has no temperature, ours is a setting. N-grams of other
+sessions that are the very same, or of the same user, are no negatives. A session that has no
+corruption (one item; one item repeated) is left out of the task. Nothing but training histories is
+ever read.
 
 Answers, also for a user never met, are BERT4Rec's.
 """

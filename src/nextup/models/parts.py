@@ -84,6 +84,11 @@ class Part(BaseModel):
 def listed(value: object) -> object:
     """Make a list of what a command line says of one: ``a``, ``a,b`` or ``[a, b]``.
 
+    Raises
+    ------
+    ValueError
+        If there are tables among the names, and it is not JSON.
+
     Examples
     --------
     >>> listed("[lma4rec, bert4rec/small]"), listed(["a"])
@@ -94,5 +99,10 @@ def listed(value: object) -> object:
     try:
         return json.loads(value)
     except ValueError:
+        if "{" in value:
+            raise ValueError(
+                'a list with tables in it is JSON, with names in quotes too, as in [{"model": '
+                f'"bert4rec", "start": 1}}, "sasrec"]; not {value}'
+            ) from None
         names = value.strip().removeprefix("[").removesuffix("]").split(",")
         return [name.strip().strip("\"'") for name in names if name.strip()]

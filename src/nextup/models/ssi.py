@@ -20,10 +20,10 @@ Readings and departures
 -----------------------
 * A teacher is asked with the training history before the target, as the student would be: it
   never sees what comes later, and no validation or test item.
-* All teachers start from the same random weights, so that those of one form keep their item
-  vectors in one space; else the mean of their targets would mean nothing. How well they align is
-  logged as ``teachers.cosine``. A part's `start` gives it another beginning, lest a teacher of the
-  student's kind be the very run that stands alone.
+* All teachers start from the same weights, lest the mean of their item vectors mean nothing; once
+  trained they agree little (``teachers.cosine`` in the log). A part's `start` gives it another
+  beginning, lest a teacher of the student's kind be the very run that stands alone.
+* Epochs are picked by full ranking, not by the paper's sampled one.
 * A student with a target after every item imitates after up to `places` items of a row, drawn
   afresh in each step; others once a row, before its first target, if the row reads anything.
 * A student with stages of its own imitates in the last of them.
@@ -84,7 +84,7 @@ class SSI(Staged):
             own = self._items_of(self.last).shape[1]
             for number, teacher in enumerate(self.parts[:-1]):
                 width = self._items_of(teacher).shape[1] if teacher.factors else own
-                if width != own:
+                if width != own or config.map_items:
                     self.maps[str(number)] = nn.Linear(own, width, bias=False)
         torch.set_rng_state(self._random[-1])
         self._classroom: Classroom | None = None

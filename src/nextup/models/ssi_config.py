@@ -30,20 +30,26 @@ class SSIConfig(ModelConfig):
     idle = frozenset({"max_length"})
 
     student: Part = Field(
-        default_factory=lambda: Part.of("hgn"), description="what learns to imitate"
+        default_factory=lambda: Part.of("hgn"),
+        description="what learns to imitate; it is trained as the run is, not as its own recipe",
     )
     teachers: list[Part] = Field(
         default_factory=lambda: [_teacher(task) for task in TASKS],
         description="whom: temporal, persona, global, or any model",
     )
     parts_recipe: str | None = Field(
-        None, description="recipe of teachers and student that name none, where they have it"
+        None,
+        description="recipe of teachers and student that name none, where they have it; "
+        "null: small",
     )
     teacher_training: dict[str, Any] = Field(
         default_factory=dict, description="settings of training that all teachers share"
     )
     imitate_predictions: bool = Field(True, description="imitate what teachers predict")
     imitate_items: bool = Field(True, description="imitate their item vectors")
+    map_items: bool = Field(
+        False, description="learn a map to a teacher's item vectors even where widths agree"
+    )
     imitate_over: int = Field(
         0, ge=0, description="compare predictions over so many items drawn a step; 0: over all"
     )
@@ -90,13 +96,13 @@ class SSIConfig(ModelConfig):
                 "ssi: `max_length` does nothing; student and teachers have lengths of their own, "
                 'as in student={"model": "gru4rec", "settings": {"max_length": 20}}'
             )
-        shared = config.teacher_training
-        teachers = [each.read(read, config.parts_recipe) for each in config.teachers]
+        shared, otherwise = config.teacher_training, config.parts_recipe or "small"
+        teachers = [each.read(read, otherwise) for each in config.teachers]
         teachers = [
             each.model_copy(update={"training": {**each.training, **shared}}) for each in teachers
         ]
         asked = config.student.training
-        student = config.student.read(read, config.parts_recipe)
+        student = config.student.read(read, otherwise)
         usual = (
             Part.of({"model": student.model, "recipe": student.recipe}).read(read, None).training
         )

@@ -14,6 +14,8 @@ TASKS = ("temporal", "persona", "global")
 SECOND_STUDENT = {"model": "hgn", "start": 1}  # not the very run that stands alone
 PLAIN_THREE = ["bert4rec", *({"model": "bert4rec", "start": start} for start in (1, 2))]
 SECOND_BEST = {"model": "sasrec", "recipe": "tuned", "start": 1}
+OTHER_BEST = {"student": "lma4rec/tuned", "teachers": ["sasrec/tuned"], "teacher_weight": 0.25}
+LIGHT = {"student": "hgn/small", "imitate_items": True}
 NO_ITEMS, NO_PREDICTIONS = {"imitate_items": False}, {"imitate_predictions": False}
 
 
@@ -79,6 +81,16 @@ def students(size: str) -> Rows:
     return other, ssi("SSI", size)
 
 
+def patient() -> Rows:
+    """Return `small` systems whose BERT4Rec may learn for long, for small sets."""
+    longer = {"epochs": 300, "patience": 20}
+    return (
+        Method("BERT4Rec patient small", "bert4rec", "small", longer, added=True),
+        ssi_gru4rec("SSI GRU4Rec patient", "small", teacher_training=longer),
+        ssi("SSI patient", "small", teacher_training=longer),
+    )
+
+
 def pieces(size: str) -> Rows:
     """Return what Table 3 takes apart."""
     return (
@@ -141,17 +153,19 @@ def imitation_by_gru4rec(size: str) -> Rows:
 
 
 def beyond() -> Rows:
-    """Return the best single models, and the best of them taught by them."""
-    tuned: dict[str, Any] = {"role": "tuned", "added": True}
+    """Return the best single models, and what strong models teach."""
+    tuned: dict[str, Any] = {"role": "baseline", "added": True}
     own: dict[str, Any] = {"role": "own", "added": True}
-    taught: dict[str, Any] = {"teachers": [SECOND_BEST]}
-    light: dict[str, Any] = {"student": "hgn/small", "imitate_items": True}
+    gently: dict[str, Any] = {"teacher_weight": 0.25}
     return (
+        Method("S3-Rec attributes tuned", "s3rec", "tuned-attributes", **tuned),
         Method("SASRec tuned", "sasrec", "tuned", **tuned),
         Method("LMA4Rec tuned", "lma4rec", "tuned", **tuned),
         Method("SASRec taught by both", "ssi", "tuned", **own),
-        Method("SASRec taught by SASRec", "ssi", "tuned", taught, **own),
-        Method("HGN taught by both", "ssi", "tuned", light, **own),
+        Method("SASRec taught by both with weight .25", "ssi", "tuned", gently, **own),
+        Method("LMA4Rec taught by SASRec", "ssi", "tuned", OTHER_BEST, **own),
+        Method("SASRec taught by SASRec", "ssi", "tuned", {"teachers": [SECOND_BEST]}, **own),
+        Method("HGN taught by both", "ssi", "tuned", LIGHT, **own),
     )
 
 

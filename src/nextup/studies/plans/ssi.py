@@ -29,6 +29,7 @@ from nextup.studies.plans._ssi_rows import (
     number_or_task,
     one_teacher,
     others,
+    patient,
     pieces,
     ssi,
     ssi_gru4rec,
@@ -59,6 +60,7 @@ def full(name: str, title: str, methods: tuple[Method, ...], **more: Any) -> Par
 
 
 SHORT: dict[str, Any] = {"metrics": ("HR@10", "NDCG@10"), "headline": ("HR@10", "NDCG@10")}
+STUDENT = "HGN as student small"
 SMALL = "Recipe `small`: teachers of two blocks, for processors without an accelerator. "
 ADDED_BY_IMITATION = (
     "If consistency is what is taught, SSI beats the student alone, and beats being taught by the "
@@ -101,20 +103,27 @@ STUDY = register(
                 "table2-small",
                 "Table 2, small",
                 (*others("small"), *students("small")),
+                reference=STUDENT,
                 about=SMALL,
             ),
             full(
                 "table2-small-full",
                 "Table 2, small, full ranking",
                 (*others("small"), *students("small")),
+                reference=STUDENT,
                 about=SMALL,
             ),
             sampled(
                 "stand-ins",
                 "Table 2 on what stands in for Musical",
-                (*others("small"), *students("small")),
+                (*others("small"), *students("small"), *patient()),
                 datasets=STAND_INS,
-                about=SMALL,
+                reference=STUDENT,
+                about=SMALL
+                + (
+                    "A small set has few steps in an epoch, so that teachers may stop while their "
+                    "step still warms up; patient ones have 300 epochs and wait for 100."
+                ),
             ),
             sampled(
                 "table3",
@@ -262,14 +271,24 @@ STUDY = register(
             ),
             full(
                 "beyond",
-                "The best student that can be taught",
+                "What strong models teach, beside the best single model",
+                beyond(),
+                datasets=("beauty", "toys"),
+                about=(
+                    "Any model may teach and any that learns by gradient be taught. All are held "
+                    "against the single model that is best on validation. S3-Rec knows the items' "
+                    "attributes, none of the students does."
+                ),
+            ),
+            full(
+                "beyond-student",
+                "What strong models teach, beside the student alone",
                 beyond(),
                 datasets=("beauty", "toys"),
                 reference="SASRec tuned",
                 about=(
-                    "Any model may teach: the best single model, taught by its like (the very run "
-                    "that stands alone, of the same seed; which tells what imitation alone gives) "
-                    "and by LMA4Rec."
+                    "The tuned SASRec is also the student that stands alone, of the same seed; "
+                    "taught by another of its kind it tells what imitation alone gives."
                 ),
             ),
             full(
