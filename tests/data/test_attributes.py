@@ -84,7 +84,8 @@ def test_titles_and_attributes_come_from_files_of_their_own(log: Path, tmp_path:
     [
         ("a.json", '{"77": ["red"]}', "has no attribute for any item of the log"),
         ("a.json", '{"10": [{"x": 1}]}', "an attribute is a text or a number"),
-        ("a.json", "[1, 2]", "no JSON dictionary"),
+        ("a.json", "[1, 2]", "no JSON dictionary .*attribute"),
+        ("a.json", '{"10": ["red"], "11": "B"}', "several kinds, as of '10' and '11'"),
         ("a.csv", "item\n10\n11\n", "no delimiter"),
         ("a.csv", "thing,attribute\n10,red\n", "item"),
         ("none.json", None, "none.json"),

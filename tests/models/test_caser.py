@@ -155,3 +155,15 @@ def test_a_short_history_reads_padding_and_a_full_one_does_not() -> None:
         model.padding += 1.0
     assert not torch.allclose(model.scores(batches[0]), before[0])
     torch.testing.assert_close(model.scores(batches[1]), before[1])
+
+
+def test_dropout_is_on_what_the_filters_found_and_nowhere_else() -> None:
+    model = model_of(dropout=0.5)
+    batch = step_of(model)
+    torch.manual_seed(3)
+    found = model.train().encode(batch, last_only=True)
+    torch.manual_seed(3)
+    kept = model.drop(torch.ones(len(batch), model.filters.found, dtype=torch.float64))
+    assert set(kept.unique().tolist()) == {0.0, 2.0}
+    z = torch.relu(model.layer(model.filters(model.image(batch)) * kept))
+    torch.testing.assert_close(found, torch.cat([z, model.user_vectors(batch)], dim=1))

@@ -7,10 +7,12 @@ import pytest
 import torch
 from small_models import first_batch
 from torch import Tensor
+from torch.nn.functional import conv1d, gelu, layer_norm, pad
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.models.grec import GRec, draw_gaps
 from nextup.models.registry import make_model
+from nextup.nn.convolution import DilatedBlock
 from nextup.nn.losses import softmax_loss
 
 N_ITEMS = 40
@@ -35,6 +37,36 @@ def states(model: GRec, row: list[int], gaps: list[int]) -> Tensor:
         return model.states(
             batch, batch.tokens.index_fill(0, torch.tensor(gaps, dtype=torch.int64), GAP)
         )
+
+
+def plain_block(block: DilatedBlock, x: Tensor, dilation: int, causal: bool) -> Tensor:
+    """Two convolutions over a padded row, the second twice as wide, and what came in."""
+    y = x
+    for layer, norm, apart in (
+        (block.first, block.first_norm, dilation),
+        (block.second, block.second_norm, 2 * dilation),
+    ):
+        padded = pad(y.T[None], (2 * apart, 0) if causal else (apart, apart))
+        y = conv1d(padded, layer.weight.permute(2, 1, 0), layer.bias, dilation=apart)[0].T
+        y = torch.relu(layer_norm(y, y.shape[1:], norm.weight, norm.bias, eps=1e-8))
+    return x + y
+
+
+@pytest.mark.parametrize("gaps", [[], [2, 5]])
+def test_a_state_is_that_of_plain_convolutions_and_a_projector(gaps: list[int]) -> None:
+    dilations = {"encoder_dilations": [1, 2], "decoder_dilations": [1, 3]}
+    model = made(**dilations, projector=5)
+    seen = [GAP if place in gaps else item for place, item in enumerate(ROW)]
+    with torch.no_grad():
+        x = model.encoder_items.weight[seen]
+        for block, apart in zip(model.encoder, (1, 2), strict=True):
+            x = plain_block(block, x, apart, causal=False)  # type: ignore[arg-type]
+        x = x + model.decoder_items.weight[ROW]
+        x = x + gelu(x @ model.widen.weight.T + model.widen.bias) @ model.narrow.weight.T
+        x = x + model.narrow.bias
+        for block, apart in zip(model.decoder, (1, 3), strict=True):
+            x = plain_block(block, x, apart, causal=True)  # type: ignore[arg-type]
+    torch.testing.assert_close(states(model, ROW, gaps), torch.relu(x), rtol=1e-4, atol=1e-5)
 
 
 def changed(row: list[int], place: int) -> list[int]:

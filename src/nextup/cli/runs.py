@@ -104,9 +104,11 @@ def fit(
     protocol = make_protocol(candidates, negatives, negatives_seed, seen, ties, cutoffs)
     name = model or (recipe.partition("/")[0] if recipe and "/" in recipe else "sasrec")
     from nextup.train.fit import fit as fit_model
-    from nextup.train.recipe import check_of_use
+    from nextup.train.recipe import check_of_use, recipes
 
     check_of_use(name, values)
+    if recipe is None and not resume and (known := list(recipes(name))):
+        note(f"settings are the defaults of {name}; others: --recipe {', '.join(known)}")
     with stoppable(resumable=True):
         made = fit_model(
             dataset,

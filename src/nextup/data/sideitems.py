@@ -206,7 +206,8 @@ def _from_file(
             return _from_json_lines(block, where, item_id, title, side, say)
         if not isinstance(stored, dict):
             raise InputError(
-                f"{where}: is no JSON dictionary {{item: title}}; give that, JSON lines or a table"
+                f"{where}: is no JSON dictionary {{item: title}} or {{item: [attribute, ...]}}; "
+                "give one, JSON lines or a table"
             )
         keys, columns = _from_dictionary(stored, where)
         return keys, columns, "title" if "title" in columns else None
@@ -280,9 +281,11 @@ def _from_dictionary(stored: dict[Any, Any], where: str) -> tuple[list[Any], Col
         return keys, {"attributes": values}
     if all(isinstance(value, (str, int, float)) or value is None for value in values):
         return keys, {"title": values}
+    kind = type(values[0])
+    odd = next((key for key in keys if type(stored[key]) is not kind), keys[0])
     raise InputError(
-        f"{where}: its values are of several kinds; each item needs a title, a list of "
-        "attributes, or a dictionary"
+        f"{where}: its values are of several kinds, as of {keys[0]!r} and {odd!r}; each item needs "
+        "a title, a list of attributes, or a dictionary"
     )
 
 

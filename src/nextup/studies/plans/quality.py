@@ -21,6 +21,7 @@ LEVELS = (
         for label, model, recipe, published in (
             ("BPR tuned", "bpr", "tuned", None),
             ("GRU4Rec tuned", "gru4rec", "tuned", "GRU4Rec"),
+            ("GRU4Rec small", "gru4rec", "small", "GRU4Rec"),
             ("Caser tuned", "caser", "tuned", "Caser"),
             ("HGN small", "hgn", "small", "HGN"),
             ("BERT4Rec small", "bert4rec", "small", "BERT4Rec"),
