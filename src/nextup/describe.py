@@ -178,12 +178,23 @@ def _weights(model: Recommender) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def _default_in_words(default: Any) -> str:
+    if default is PydanticUndefined:
+        return "required"
+    if isinstance(default, list):
+        return f"[{', '.join(map(_default_in_words, default))}]"
+    return "null" if default is None else str(default)
+
+
 def _fields(config: type[BaseModel]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for key, field in config.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        shown = (
-            "required" if default is PydanticUndefined else "null" if default is None else default
+    idle: frozenset[str] = getattr(config, "idle", frozenset())
+    return [
+        (
+            key,
+            type_in_words(field.annotation),
+            _default_in_words(field.get_default(call_default_factory=True)),
+            field.description or "",
         )
-        rows.append((key, type_in_words(field.annotation), str(shown), field.description or ""))
-    return rows
+        for key, field in config.model_fields.items()
+        if key not in idle
+    ]

@@ -91,6 +91,13 @@ def test_one_model_shows_its_whole_paper(cli: Cli) -> None:
     assert "hgn/paper" in found
 
 
+def test_parts_are_shown_in_words_and_settings_that_do_nothing_are_not(cli: Cli) -> None:
+    said = " ".join(cli("models", "ssi").out.split())
+    assert "max_length" not in said and "Part(" not in said
+    assert "task=temporal, consistency" in said and "consistency task=global]" in said
+    assert "max_length" in cli("models", "hgn").out
+
+
 def test_seconds_are_shown_where_measured_with_their_conditions(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,11 @@ class Part(BaseModel):
         0, ge=0, description="another number gives other first weights and another course"
     )
 
+    def __str__(self) -> str:
+        said = [f"{self.model}/{self.recipe}" if self.recipe else self.model]
+        said += [f"{key}={value}" for key, value in {**self.settings, **self.training}.items()]
+        return " ".join(said + ([f"start={self.start}"] if self.start else []))
+
     @model_serializer(mode="wrap")
     def _without_the_usual_start(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the start where it is the usual one: runs stored before there was any agree."""

@@ -101,6 +101,14 @@ def pieces(size: str) -> Rows:
     )
 
 
+def ways_of_item_vectors(size: str) -> Rows:
+    """Return SSI with item vectors imitated in other ways than the paper's."""
+    return (
+        ssi("item distance summed", size, control=True, item_reduction="sum"),
+        ssi("item vectors mapped", size, control=True, map_items=True),
+    )
+
+
 def one_teacher(size: str, student: str = "", taught: Callable[..., Method] = ssi) -> Rows:
     """Return SSI with one of its teachers at a time."""
     return tuple(taught(f"SSI {student}{task}", size, teachers=task) for task in TASKS)

@@ -36,6 +36,7 @@ from nextup.studies.plans._ssi_rows import (
     steady,
     students,
     teachers_alone,
+    ways_of_item_vectors,
 )
 from nextup.studies.study import Method, Part, Study, register
 
@@ -136,10 +137,16 @@ STUDY = register(
             sampled(
                 "table3-small",
                 "Table 3, small",
-                pieces("small"),
+                (*pieces("small"), *ways_of_item_vectors("small")),
                 datasets=("beauty", "toys"),
                 reference="SSI small",
-                about=SMALL,
+                about=SMALL
+                + (
+                    "The distance of two item vectors is a mean over their width, which is small "
+                    "beside the divergence of predictions; summed it weighs 50 times as much. "
+                    "Mapped, the student's vectors need not lie in the teachers' spaces."
+                ),
+                logged=("divergence", "item_distance"),
             ),
             *(
                 sampled(
