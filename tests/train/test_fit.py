@@ -89,6 +89,14 @@ def test_stopping_early_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert same(weights(run), weights(again))
 
 
+def test_nobody_gives_up_while_the_step_size_still_rises(tmp_path: Path) -> None:
+    # A step size of next to nothing moves nothing for a long time: no validation is a gain.
+    settings: dict[str, Any] = {"epochs": 30, "patience": 2, "learning_rate": 1e-9}
+    plain = quick(dataset(), tmp_path / "plain", batch_size=10_000, **settings)
+    warm = quick(dataset(), tmp_path / "warm", batch_size=10_000, warmup_steps=12, **settings)
+    assert len(plain.log()) < 12 < len(warm.log()) < 30
+
+
 def test_validation_every_so_often_still_measures_the_last_epoch(tmp_path: Path) -> None:
     run = quick(dataset(), tmp_path / "run", epochs=5, validate_every=2, patience=0)
     assert ["NDCG@10" in line for line in run.log()] == [False, True, False, True, True]

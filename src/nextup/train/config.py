@@ -43,7 +43,11 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(0, ge=0, description="steps over which the step size rises")
     clip_norm: float = Field(0.0, ge=0, description="largest norm of the gradient; 0: no limit")
     metric: str = Field("NDCG@10", description="validation metric that picks the best epoch")
-    patience: int = Field(10, ge=0, description="validations without gain before stopping; 0: none")
+    patience: int = Field(
+        10,
+        ge=0,
+        description="validations without gain, after the warm-up, before stopping; 0: none",
+    )
     validate_every: int = Field(1, ge=1, description="epochs between validations")
     average: float = Field(
         0.0,

@@ -194,8 +194,8 @@ class Loop:
                 progress.best_value = measured[self.config.metric]
                 progress.best_epoch, progress.stale = epoch, 0
                 self.best = {k: v.clone() for k, v in self._answering_weights().items()}
-            else:
-                progress.stale += 1
+            elif progress.epoch * len(self.stream) >= self.config.warmup_steps:
+                progress.stale += 1  # (a step size that still rises is no time to give up)
             progress.stopped = 0 < self.config.patience <= progress.stale
             out = out or self._over(time.perf_counter() - saved)
         ended = progress.stopped or progress.epoch == self.config.epochs

@@ -82,12 +82,14 @@ def students(size: str) -> Rows:
 
 
 def patient() -> Rows:
-    """Return `small` systems whose BERT4Rec may learn for long, for small sets."""
-    longer = {"epochs": 300, "patience": 20}
+    """Return `small` systems that may learn for long, for sets with few steps in an epoch."""
+    teachers, students = {"epochs": 300, "patience": 20}, {"epochs": 100, "patience": 10}
+    taught = {"teacher_training": teachers, **students}
     return (
-        Method("BERT4Rec patient small", "bert4rec", "small", longer, added=True),
-        ssi_gru4rec("SSI GRU4Rec patient", "small", teacher_training=longer),
-        ssi("SSI patient", "small", teacher_training=longer),
+        Method("BERT4Rec patient small", "bert4rec", "small", teachers, added=True),
+        alone("GRU4Rec as student patient", "small", "gru4rec", settings=students),
+        ssi_gru4rec("SSI GRU4Rec patient", "small", control=False, **taught),
+        ssi("SSI patient", "small", control=False, **taught),
     )
 
 

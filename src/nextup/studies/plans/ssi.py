@@ -122,8 +122,8 @@ STUDY = register(
                 reference=STUDENT,
                 about=SMALL
                 + (
-                    "A small set has few steps in an epoch, so that teachers may stop while their "
-                    "step still warms up; patient ones have 300 epochs and wait for 100."
+                    "A small set has few steps in an epoch; patient teachers have 300 epochs and "
+                    "wait for 100, patient students have 100 and wait for 10."
                 ),
             ),
             sampled(
@@ -143,7 +143,7 @@ STUDY = register(
                 about=SMALL
                 + (
                     "The distance of two item vectors is a mean over their width, which is small "
-                    "beside the divergence of predictions; summed it weighs 50 times as much. "
+                    "beside the divergence of predictions; summed it weighs 64 times as much. "
                     "Mapped, the student's vectors need not lie in the teachers' spaces."
                 ),
                 logged=("divergence", "item_distance"),
