@@ -59,8 +59,8 @@ class TrainConfig(BaseModel):
     max_seconds: float | None = Field(
         None,
         gt=0,
-        description="training and validating end after the epoch in which so many seconds are "
-        "over; stages share what is left evenly; null: no limit",
+        description="training ends with the step at which so many seconds are over, and is then "
+        "validated; stages share what is left evenly; null: no limit",
     )
     checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
 

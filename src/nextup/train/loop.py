@@ -173,12 +173,14 @@ class Loop:
                 progress.seconds += now - saved
                 saved = now
                 self._save()
+            if progress.step < len(self.stream) and self._over(now - saved):
+                break
         self._check_finite(epoch)
         trained = time.perf_counter()
         entry: dict[str, Any] = {
             **({"stage": self.stages[progress.stage].name} if len(self.stages) > 1 else {}),
             "epoch": epoch + 1,
-            **{name: float(value) / len(self.stream) for name, value in self.sums.items()},
+            **{name: float(value) / progress.step for name, value in self.sums.items()},
             "sequences_per_second": round(rows / max(trained - clock, 1e-9), 1),
             "seconds": round(trained - clock, 3),
         }
