@@ -78,6 +78,7 @@ class Heads(nn.Module):
         """
         labels = self.attributes
         assert labels is not None
-        own = torch.sparse.mm(has, labels)[items]
+        with torch.autocast(states.device.type, enabled=False):  # which sparse products know not
+            own = torch.sparse.mm(has, labels)[items]
         total: Tensor = softplus(states @ labels.T).sum() - (states * own).sum()
         return total
