@@ -14,7 +14,12 @@ TASKS = ("temporal", "persona", "global")
 SECOND_STUDENT = {"model": "hgn", "start": 1}  # not the very run that stands alone
 PLAIN_THREE = ["bert4rec", *({"model": "bert4rec", "start": start} for start in (1, 2))]
 SECOND_BEST = {"model": "sasrec", "recipe": "tuned", "start": 1}
-OTHER_BEST = {"student": "lma4rec/tuned", "teachers": ["sasrec/tuned"], "teacher_weight": 0.25}
+OTHER_BEST = {
+    "student": "lma4rec/tuned",
+    "teachers": ["sasrec/tuned"],
+    "teacher_weight": 0.25,
+    "validate_every": 2,  # as it is alone
+}
 LIGHT = {"student": "hgn/small", "imitate_items": True}
 NO_ITEMS, NO_PREDICTIONS = {"imitate_items": False}, {"imitate_predictions": False}
 
@@ -81,12 +86,22 @@ def students(size: str) -> Rows:
     return other, ssi("SSI", size)
 
 
+def bare(size: str) -> Rows:
+    """Return what may teach and be taught, alone."""
+    return (
+        Method(named("BERT4Rec", size), "bert4rec", size, added=size != "paper"),
+        alone("HGN as student", size),
+        alone("GRU4Rec as student", size, "gru4rec"),
+    )
+
+
 def patient() -> Rows:
-    """Return `small` systems that may learn for long, for sets with few steps in an epoch."""
+    """Return `small` systems that may learn for long, for a set with few steps in an epoch."""
     teachers, students = {"epochs": 300, "patience": 20}, {"epochs": 100, "patience": 10}
     taught = {"teacher_training": teachers, **students}
     return (
         Method("BERT4Rec patient small", "bert4rec", "small", teachers, added=True),
+        alone("HGN as student patient", "small", settings=students),
         alone("GRU4Rec as student patient", "small", "gru4rec", settings=students),
         ssi_gru4rec("SSI GRU4Rec patient", "small", control=False, **taught),
         ssi("SSI patient", "small", control=False, **taught),
@@ -164,18 +179,26 @@ def imitation_by_gru4rec(size: str) -> Rows:
 
 def beyond() -> Rows:
     """Return the best single models, and what strong models teach."""
-    tuned: dict[str, Any] = {"role": "baseline", "added": True}
+    single: dict[str, Any] = {"role": "baseline", "added": True}
+    own: dict[str, Any] = {"role": "own", "added": True}
+    return (
+        Method("S3-Rec attributes tuned", "s3rec", "tuned-attributes", **single),
+        Method("LMA4Rec tuned", "lma4rec", "tuned", **single),
+        *strong_student(),
+        Method("LMA4Rec taught by SASRec", "ssi", "tuned", OTHER_BEST, **own),
+        Method("HGN taught by both", "ssi", "tuned", LIGHT, **own),
+    )
+
+
+def strong_student() -> Rows:
+    """Return the tuned SASRec alone, and taught by others as strong."""
     own: dict[str, Any] = {"role": "own", "added": True}
     gently: dict[str, Any] = {"teacher_weight": 0.25}
     return (
-        Method("S3-Rec attributes tuned", "s3rec", "tuned-attributes", **tuned),
-        Method("SASRec tuned", "sasrec", "tuned", **tuned),
-        Method("LMA4Rec tuned", "lma4rec", "tuned", **tuned),
+        Method("SASRec tuned", "sasrec", "tuned", role="baseline", added=True),
         Method("SASRec taught by both", "ssi", "tuned", **own),
         Method("SASRec taught by both with weight .25", "ssi", "tuned", gently, **own),
-        Method("LMA4Rec taught by SASRec", "ssi", "tuned", OTHER_BEST, **own),
         Method("SASRec taught by SASRec", "ssi", "tuned", {"teachers": [SECOND_BEST]}, **own),
-        Method("HGN taught by both", "ssi", "tuned", LIGHT, **own),
     )
 
 

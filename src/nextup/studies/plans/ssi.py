@@ -20,6 +20,7 @@ from nextup.studies.plans._protocols import SAMPLED
 from nextup.studies.plans._ssi_rows import (
     TASKS,
     alone,
+    bare,
     beyond,
     by_popularity,
     depths,
@@ -34,6 +35,7 @@ from nextup.studies.plans._ssi_rows import (
     ssi,
     ssi_gru4rec,
     steady,
+    strong_student,
     students,
     teachers_alone,
     ways_of_item_vectors,
@@ -117,14 +119,23 @@ STUDY = register(
             sampled(
                 "stand-ins",
                 "Table 2 on what stands in for Musical",
-                (*others("small"), *students("small"), *patient()),
+                (*others("small"), *students("small")),
                 datasets=STAND_INS,
                 reference=STUDENT,
+                about=SMALL,
+            ),
+            sampled(
+                "patient",
+                "Teachers and students that may learn for long, on a small set",
+                (*bare("small"), *students("small"), *patient()),
+                datasets=STAND_INS[:1],
+                reference="HGN as student patient small",
                 about=SMALL
                 + (
-                    "A small set has few steps in an epoch; patient teachers have 300 epochs and "
+                    "This set has six steps in an epoch; patient teachers have 300 epochs and "
                     "wait for 100, patient students have 100 and wait for 10."
                 ),
+                logged=TEACHERS,
             ),
             sampled(
                 "table3",
@@ -290,12 +301,12 @@ STUDY = register(
             full(
                 "beyond-student",
                 "What strong models teach, beside the student alone",
-                beyond(),
+                strong_student(),
                 datasets=("beauty", "toys"),
                 reference="SASRec tuned",
                 about=(
-                    "The tuned SASRec is also the student that stands alone, of the same seed; "
-                    "taught by another of its kind it tells what imitation alone gives."
+                    "The tuned SASRec is the student that stands alone, of the same seed; taught "
+                    "by another of its kind it tells what imitation alone gives."
                 ),
             ),
             full(
