@@ -110,7 +110,7 @@ def main() -> None:
         "cpu_seconds_asking_teachers_once": asked,
         "plain_over_ours": plain_step / (step + share),
         "plain_over_ours_without_asking": plain_step / step,
-        "cpu_seconds_encoding_a_user": each,
+        "cpu_seconds_a_user": each,
         "student_lighter_by": each["teacher"] / each["student"],
         "student_lighter_with_scores_by": each["teacher with scores"] / each["student with scores"],
         "spans": {**found, **answers},

@@ -168,7 +168,7 @@ def teaching() -> Iterator[str]:
         yield "\n" + origin(found) + "\n"
     found = load("imitation_speed")
     if found is not None:
-        step, user = found["cpu_seconds_per_step"], found["cpu_seconds_encoding_a_user"]
+        step, user = found["cpu_seconds_per_step"], found["cpu_seconds_a_user"]
         yield "## SSI's student on Beauty\n"
         yield (
             f"A step: {1e3 * step['ours']:.0f} ms, plain {1e3 * step['plain']:.0f} ms: "

@@ -45,6 +45,14 @@ def test_fit_shows_validation_and_the_next_command(cli: Cli, made: Path) -> None
     assert "r: validation" in found.out and "NDCG" in found.out
     assert "protocol: full ranking, seen items excluded, ties mean" in found.err
     assert "next: nextup evaluate r" in found.err
+    assert "recipe" not in found.err  # it has none
+
+
+def test_fit_without_a_recipe_says_which_there_are(cli: Cli, made: Path) -> None:
+    found = cli("fit", made / "data/shop", *SMALL, "--run", "r")
+    assert "defaults of sasrec; recipes: " in found.err and "sasrec/paper" in found.err
+    found = cli("fit", made / "data/shop", "--recipe", "sasrec/paper", *SMALL, "--run", "s")
+    assert "defaults of" not in found.err
 
 
 def test_fit_takes_recipe_settings_and_protocol(cli: Cli, made: Path) -> None:

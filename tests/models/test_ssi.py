@@ -190,6 +190,7 @@ def test_item_vectors_of_one_width_are_mapped_only_on_demand() -> None:
     teachers = [part("sasrec"), part("sasrec", width=12)]
     same, mapped = taught(teachers=teachers), taught(teachers=teachers, map_items=True)
     assert sorted(same.maps) == ["1"] and sorted(mapped.maps) == ["0", "1"]
+    assert not taught(teachers=[{"model": "mc1"}], map_items=True).maps  # it has no item vectors
     mine = mapped.last.item_inputs()
     turn = torch.linalg.qr(torch.randn(mine.shape[1], mine.shape[1])).Q
     with torch.no_grad():  # a map that knows the rotation leaves no distance

@@ -84,7 +84,7 @@ PUBLISHED: dict[str, dict[str, object]] = {
     | {"batch_size": 256, "epochs": 300},
     "srma": {"width": 64, "layers": 2, "heads": 2, "dropout": 0.5, "batch_size": 256},
 }
-"""What the authors say or run; where they are silent, what our specification recommends."""
+"""What the authors say or run; where they are silent, what the recipes were begun with."""
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

@@ -49,6 +49,10 @@ def test_it_ends_within_the_epoch_in_which_time_is_over_and_validates(tmp_path: 
     assert (found["epochs"], found["best_epoch"], found["out_of_time"]) == (3, 3, True)
     assert 25 <= found["train_seconds"] < 28 and "NDCG@10" in run.metrics["valid"]
     whole = quick(dataset(), tmp_path / "whole", **{**more, "epochs": 3})
+    assert "out_of_time" not in facts(whole) and "steps" not in whole.log()[2]
+    last = quick(dataset(), tmp_path / "last", max_seconds=25, **{**more, "epochs": 3})
+    assert facts(last)["out_of_time"] and timeless(last.log()) == timeless(run.log())
+    assert 0 < run.log()[2]["steps"] < len(dataset().sequences) / 8
     cut, full = run.log()[2], whole.log()[2]  # a mean over the steps there were
     assert cut["loss"] != full["loss"] and cut["loss"] == pytest.approx(full["loss"], rel=0.1)
 

@@ -108,7 +108,10 @@ def fit(
 
     check_of_use(name, values)
     if recipe is None and not resume and (known := list(recipes(name))):
-        note(f"settings are the defaults of {name}; others: --recipe {', '.join(known)}")
+        note(
+            f"without a recipe, settings start from the defaults of {name}; recipes: "
+            f"{', '.join(known)}"
+        )
     with stoppable(resumable=True):
         made = fit_model(
             dataset,

@@ -270,23 +270,30 @@ def _from_json_lines(
 def _from_dictionary(stored: dict[Any, Any], where: str) -> tuple[list[Any], Columns]:
     keys = list(stored)
     values = list(stored.values())
-    if all(isinstance(value, dict) for value in values):
+    kinds = [_kind(value) for value in values]
+    if set(kinds) == {"dictionary"}:
         names = dict.fromkeys(name for value in values for name in value)
         columns = {str(name): [value.get(name) for value in values] for name in names}
         title = next((name for name in columns if plain_name(name) in ("title", "name")), None)
         if title is not None:
             columns = {"title" if name == title else name: c for name, c in columns.items()}
         return keys, columns
-    if all(isinstance(value, list) for value in values):
+    if set(kinds) == {"list"}:
         return keys, {"attributes": values}
-    if all(isinstance(value, (str, int, float)) or value is None for value in values):
+    if set(kinds) <= {"title"}:
         return keys, {"title": values}
-    kind = type(values[0])
-    odd = next((key for key in keys if type(stored[key]) is not kind), keys[0])
+    said = {kind: key for key, kind in reversed(list(zip(keys, kinds, strict=True)))}
     raise InputError(
-        f"{where}: its values are of several kinds, as of {keys[0]!r} and {odd!r}; each item needs "
-        "a title, a list of attributes, or a dictionary"
+        f"{where}: each item needs a title, a list of attributes, or a dictionary, and all the "
+        f"same; here is {' and '.join(f'a {kind} for {key!r}' for kind, key in said.items())}"
     )
+
+
+def _kind(value: Any) -> str:
+    """Return what a dictionary says of an item: a title, a list, a dictionary, or something odd."""
+    if isinstance(value, (dict, list)):
+        return "list" if isinstance(value, list) else "dictionary"
+    return "title" if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def _from_frame(

@@ -84,7 +84,7 @@ class SSI(Staged):
             own = self._items_of(self.last).shape[1]
             for number, teacher in enumerate(self.parts[:-1]):
                 width = self._items_of(teacher).shape[1] if teacher.factors else own
-                if width != own or config.map_items:
+                if teacher.factors and (width != own or config.map_items):
                     self.maps[str(number)] = nn.Linear(own, width, bias=False)
         torch.set_rng_state(self._random[-1])
         self._classroom: Classroom | None = None

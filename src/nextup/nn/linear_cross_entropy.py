@@ -63,7 +63,7 @@ def _sweep(
     grad_table = torch.zeros_like(table) if learn else None
     grad_bias = torch.zeros_like(bias) if learn and bias is not None else None
     buffer = torch.empty(n_items * chunk, dtype=dtype, device=states.device)
-    product = torch.empty_like(work_table)
+    product = torch.empty_like(work_table) if learn and dtype != table.dtype else None
     for first in range(0, count, chunk):
         end = min(first + chunk, count)
         some = states[first:end].to(dtype)

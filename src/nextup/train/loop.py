@@ -172,21 +172,23 @@ class Loop:
             if now - saved > self.config.checkpoint_seconds:
                 progress.seconds += now - saved
                 saved = now
-                self._save()
+                self._save(together=False)
             if progress.step < len(self.stream) and self._over(now - saved):
                 break
+        ran, cut = progress.step, progress.step < len(self.stream)
         self._check_finite(epoch)
         trained = time.perf_counter()
         entry: dict[str, Any] = {
             **({"stage": self.stages[progress.stage].name} if len(self.stages) > 1 else {}),
             "epoch": epoch + 1,
-            **{name: float(value) / progress.step for name, value in self.sums.items()},
+            **{name: float(value) / ran for name, value in self.sums.items()},
+            **({"steps": ran} if cut else {}),
             "sequences_per_second": round(rows / max(trained - clock, 1e-9), 1),
             "seconds": round(trained - clock, 3),
         }
         progress.epoch, progress.step = epoch + 1, 0
         best = False
-        out = self._over(trained - saved)
+        out = cut or self._over(trained - saved)
         due = progress.epoch % self.config.validate_every == 0
         if self.job.validates and (due or out or progress.epoch == self.config.epochs):
             measured = self._validate()
@@ -200,7 +202,7 @@ class Loop:
                 progress.stale += 1  # (a step size that still rises is no time to give up)
             progress.stopped = 0 < self.config.patience <= progress.stale
             out = out or self._over(time.perf_counter() - saved)
-        ended = progress.stopped or progress.epoch == self.config.epochs
+        ended = progress.stopped or (progress.epoch == self.config.epochs and not cut)
         progress.out_of_time = out and not ended
         progress.stopped = progress.stopped or progress.out_of_time
         entry.update({k: round(v, 6) for k, v in self.model.diagnostics().items()})
@@ -277,14 +279,16 @@ class Loop:
             )
 
     # ---- checkpoints --------------------------------------------------------------------------
-    def _save(self) -> None:
+    def _save(self, together: bool = True) -> None:
+        """Write a checkpoint; by the clock of a process alone, none waits for another."""
         if self.fabric.is_global_zero:
             self.progress.log_bytes = self.log.length
             others = {"best": self.best, "average": self.average, "sums": self.sums}
             checkpoint.save(
                 self.file, self.progress, weights_of(self.model), self.optimizer, others
             )
-        self.fabric.barrier()
+        if together:
+            self.fabric.barrier()
 
     def _restore(self) -> None:
         _, groups = checkpoint.load(self.file, self.fabric.device, self.optimizer)
