@@ -282,6 +282,7 @@ STUDY = register(
                 "popular-small",
                 "Negatives drawn by popularity, small",
                 by_popularity("small"),
+                reference="BERT4Rec small",
                 protocol=POPULAR,
                 metrics=METRICS,
                 headline=("HR@10", "NDCG@10"),
