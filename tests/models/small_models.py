@@ -240,6 +240,20 @@ class Form:
         return model.eval()
 
 
+def in_both_precisions(model: Recommender) -> list[tuple[float, Tensor]]:
+    """Loss and gradient of the first batch, in single precision and with autocast to bf16."""
+    batch, found = first_batch(model), []
+    for enabled in (False, True):
+        model.zero_grad()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            total = model.loss(batch).total
+        total.backward()
+        gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
+        found.append((float(total.detach()), gradient))
+    return found
+
+
 def forms() -> list[Form]:
     """All forms of all registered models."""
     return [Form(name, form) for name in available_models() for form in FORMS.get(name, [{}])]

@@ -18,6 +18,7 @@ from small_models import (
     dataset_of,
     first_batch,
     forms,
+    in_both_precisions,
     scores_of,
     shop,
     trainable,
@@ -252,17 +253,9 @@ def test_a_fresh_model_starts_near_the_loss_of_knowing_nothing(form: Form) -> No
 @every_trainable_form
 def test_a_step_in_bf16_is_the_same_step_less_precisely(form: Form) -> None:
     model = form.lively(dropout=0.0, attention_dropout=0.0)
-    batch, found = first_batch(model), []
-    for enabled in (False, True):
-        model.zero_grad()
-        torch.manual_seed(0)
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            total = model.loss(batch).total
-        total.backward()
-        gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
-        found.append((float(total.detach()), gradient))
-    assert found[1][0] == pytest.approx(found[0][0], rel=0.03)
-    assert torch.nn.functional.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.95
+    (loss, gradient), (narrow, narrow_gradient) = in_both_precisions(model)
+    assert narrow == pytest.approx(loss, rel=0.03)
+    assert torch.nn.functional.cosine_similarity(gradient, narrow_gradient, dim=0) > 0.95
 
 
 NO_PLAIN_GRADIENT = {

@@ -78,7 +78,7 @@ class Heads(nn.Module):
         """
         labels = self.attributes
         assert labels is not None
-        with torch.autocast(states.device.type, enabled=False):  # which sparse products know not
+        with torch.autocast(states.device.type, enabled=False):  # whose types sparse products lack
             own = torch.sparse.mm(has, labels)[items]
         total: Tensor = softplus(states @ labels.T).sum() - (states * own).sum()
         return total

@@ -86,7 +86,7 @@ def students(size: str) -> Rows:
     return other, ssi("SSI", size)
 
 
-def bare(size: str) -> Rows:
+def untaught(size: str) -> Rows:
     """Return what may teach and be taught, alone."""
     return (
         Method(named("BERT4Rec", size), "bert4rec", size, added=size != "paper"),
@@ -98,13 +98,13 @@ def bare(size: str) -> Rows:
 def patient() -> Rows:
     """Return `small` systems that may learn for long, for a set with few steps in an epoch."""
     teachers, students = {"epochs": 300, "patience": 20}, {"epochs": 100, "patience": 10}
-    taught = {"teacher_training": teachers, **students}
+    taught: dict[str, Any] = {"teacher_training": teachers, **students}
     return (
         Method("BERT4Rec patient small", "bert4rec", "small", teachers, added=True),
         alone("HGN as student patient", "small", settings=students),
         alone("GRU4Rec as student patient", "small", "gru4rec", settings=students),
-        ssi_gru4rec("SSI GRU4Rec patient", "small", control=False, **taught),
-        ssi("SSI patient", "small", control=False, **taught),
+        ssi_gru4rec("SSI GRU4Rec patient", "small", **taught),
+        ssi("SSI patient", "small", **taught),
     )
 
 

@@ -20,7 +20,6 @@ from nextup.studies.plans._protocols import SAMPLED
 from nextup.studies.plans._ssi_rows import (
     TASKS,
     alone,
-    bare,
     beyond,
     by_popularity,
     depths,
@@ -38,6 +37,7 @@ from nextup.studies.plans._ssi_rows import (
     strong_student,
     students,
     teachers_alone,
+    untaught,
     ways_of_item_vectors,
 )
 from nextup.studies.study import Method, Part, Study, register
@@ -127,9 +127,10 @@ STUDY = register(
             sampled(
                 "patient",
                 "Teachers and students that may learn for long, on a small set",
-                (*bare("small"), *students("small"), *patient()),
+                (*untaught("small"), *students("small"), *patient()),
                 datasets=STAND_INS[:1],
                 reference="HGN as student patient small",
+                **SHORT,
                 about=SMALL
                 + (
                     "This set has six steps in an epoch; patient teachers have 300 epochs and "
@@ -284,8 +285,7 @@ STUDY = register(
                 by_popularity("small"),
                 reference="BERT4Rec small",
                 protocol=POPULAR,
-                metrics=METRICS,
-                headline=("HR@10", "NDCG@10"),
+                **SHORT,
                 about=SMALL + "As BERT4Rec's paper draws them, which this paper does not say.",
             ),
             full(
@@ -293,6 +293,7 @@ STUDY = register(
                 "What strong models teach, beside the best single model",
                 beyond(),
                 datasets=("beauty", "toys"),
+                **SHORT,
                 about=(
                     "Any model may teach and any that learns by gradient be taught. All are held "
                     "against the single model that is best on validation. S3-Rec knows the items' "
@@ -305,6 +306,7 @@ STUDY = register(
                 strong_student(),
                 datasets=("beauty", "toys"),
                 reference="SASRec tuned",
+                **SHORT,
                 about=(
                     "The tuned SASRec is the student that stands alone, of the same seed; taught "
                     "by another of its kind it tells what imitation alone gives."
