@@ -50,7 +50,7 @@ def test_fit_shows_validation_and_the_next_command(cli: Cli, made: Path) -> None
 
 def test_fit_without_a_recipe_says_which_there_are(cli: Cli, made: Path) -> None:
     found = cli("fit", made / "data/shop", *SMALL, "--run", "r")
-    assert "defaults of sasrec; recipes: " in found.err and "sasrec/paper" in found.err
+    assert "defaults of sasrec, or as given; recipes: " in found.err and "sasrec/paper" in found.err
     found = cli("fit", made / "data/shop", "--recipe", "sasrec/paper", *SMALL, "--run", "s")
     assert "defaults of" not in found.err
 

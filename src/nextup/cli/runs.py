@@ -107,11 +107,6 @@ def fit(
     from nextup.train.recipe import check_of_use, recipes
 
     check_of_use(name, values)
-    if recipe is None and not resume and (known := list(recipes(name))):
-        note(
-            f"without a recipe, settings start from the defaults of {name}; recipes: "
-            f"{', '.join(known)}"
-        )
     with stoppable(resumable=True):
         made = fit_model(
             dataset,
@@ -133,6 +128,8 @@ def fit(
     if found := made.metrics.get("valid"):
         show(metrics_table(found), f"{made.path}: validation")
         note(f"protocol: {made.ranks('valid').protocol.describe()}")
+    if recipe is None and (known := list(recipes(name))):
+        note(f"settings were the defaults of {name}, or as given; recipes: {', '.join(known)}")
     if learn_from == "all":  # nothing is held out that could measure it
         next_command("recommend", made.path, "ITEM", "ITEM")
     else:
