@@ -60,6 +60,9 @@ def test_teachers_are_what_they_would_be_alone_and_are_trained_once(tmp_path: Pa
         kept=kept, progress=False,
     )  # fmt: skip
     assert [line.get("reused", False) for line in again.log()] == [True, True, False, False]
+    # What they learnt last is said again where they are found.
+    assert [line["loss"] for line in again.log()[:2]] == [run.log()[at]["loss"] for at in (2, 5)]
+    assert again.log()[1]["cloze"] == run.log()[5]["cloze"]
     alone = {**TEACHERS[0]["settings"], **SHORT, "epochs": 3}
     found = fit(
         data,

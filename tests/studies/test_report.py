@@ -236,18 +236,25 @@ def test_a_sweep_may_have_several_lines(plan: Study, tmp_path: Path) -> None:
 def test_what_the_log_says_in_the_end_stands_beside_the_figures(
     plan: Study, tmp_path: Path
 ) -> None:
-    part = replace(plan.part("table"), logged=("agree", "unheard"))
+    part = replace(plan.part("table"), logged=("agree", "unheard", "first: right"))
     study = replace(plan, parts=(part,))
     for seed, value in ((0, 0.2), (1, 0.4)):
+        # Only the first seed has trained its first stage itself.
+        first = {"right": 0.7} if seed == 0 else {}
         for wanted in wanted_cells(study, [part], seeds=[seed]):
-            log = [{"epoch": 1, "agree": 9.0}, {"epoch": 2, "agree": value}]
+            log = [
+                {"stage": "first", "epoch": 1, "right": 0.5},
+                {"stage": "first", "epoch": 2, **first},
+                {"stage": "last", "epoch": 1, "agree": 9.0, "right": 0.1},
+                {"stage": "last", "epoch": 2, "agree": value},
+            ]
             fabricate(tmp_path, wanted.cell, log=log if wanted.method.role == "own" else None)
     (found,) = measured_part(study, part, Results(tmp_path), 200)
     grids = [each for each in block_of(study, part, found) if isinstance(each, Grid)]
     (ends,) = [grid for grid in grids if grid.header[0] == "in the last epoch"]
-    assert ends.header == ("in the last epoch", "seeds", "agree", "unheard")
+    assert ends.header == ("in the last epoch", "seeds", "agree", "unheard", "first: right")
     own = [row.method.label for row in found.rows if row.method.role == "own"]
-    assert ends.rows == tuple((label, "2", "0.3", "-") for label in own)
+    assert ends.rows == tuple((label, "2", "0.3", "-", "0.7 (1 of 2)") for label in own)
 
 
 def test_a_damaged_older_record_is_named(tmp_path: Path) -> None:

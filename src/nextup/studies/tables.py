@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from nextup.evaluation.significance import Interval
 from nextup.studies.consistent import consistency_blocks
@@ -114,16 +115,31 @@ def _logged(part: Part, found: Measured) -> Iterator[Block]:
     """Yield what the log says in the last epoch, a mean over seeds, of the rows that log it."""
     rows = []
     for row in found.rows:
-        ends = [
-            {name: run.log.get(name, [None])[-1] for name in part.logged}
-            for run in row.runs.values()
-        ]
-        known = {name: [end[name] for end in ends if end[name] is not None] for name in part.logged}
-        if any(known.values()):
-            means = (f"{sum(each) / len(each):.3g}" if each else "-" for each in known.values())
-            rows.append((row.method.label, str(len(ends)), *means))
+        ends = [[_at_the_end(run.log, name) for name in part.logged] for run in row.runs.values()]
+        known = [[end for end in each if end is not None] for each in zip(*ends, strict=True)]
+        if any(known):
+            texts = (_mean_text(each, len(ends)) for each in known)
+            rows.append((row.method.label, str(len(ends)), *texts))
     if rows:
         yield Grid(("in the last epoch", "seeds", *part.logged), tuple(rows))
+
+
+def _at_the_end(log: Mapping[str, Sequence[Any]], name: str) -> float | None:
+    """Return an entry of the last epoch, or of a stage's last one (``STAGE: ENTRY``)."""
+    stage, _, entry = name.rpartition(": ")
+    values = log.get(entry, [None])
+    if stage:
+        values = [v for v, at in zip(values, log.get("stage", ()), strict=False) if at == stage]
+    value: float | None = values[-1] if values else None
+    return value
+
+
+def _mean_text(known: Sequence[float], runs: int) -> str:
+    """Return a mean, and of how many runs it is, where some do not say."""
+    if not known:
+        return "-"
+    mean = f"{sum(known) / len(known):.3g}"
+    return mean if len(known) == runs else f"{mean} ({len(known)} of {runs})"
 
 
 def span_text(interval: Interval, signed: bool = False) -> str:

@@ -95,9 +95,9 @@ class Loop:
         key = self._key(stage)
         if self.job.kept is not None and key is not None and self.fabric.is_global_zero:
             seconds = round(self.progress.seconds - self.progress.began, 3)
-            kept.keep(
-                self.job.kept, key, self.model.learning.state_dict(), {**done, "seconds": seconds}
-            )
+            last = {name: float(value) / len(self.stream) for name, value in self.sums.items()}
+            facts = {**done, "seconds": seconds, "last": last}
+            kept.keep(self.job.kept, key, self.model.learning.state_dict(), facts)
         return done
 
     def _key(self, stage: Stage) -> str | None:
@@ -119,7 +119,8 @@ class Loop:
             return None
         weights, facts = found
         self.model.learning.load_state_dict(weights)
-        self.log.write(stage=stage.name, reused=True, **facts)
+        last = facts.pop("last", {})  # the parts of its loss, where it was trained
+        self.log.write(stage=stage.name, reused=True, **facts, **last)
         self.progress.seconds += facts["seconds"]  # they were spent, if elsewhere
         return {**facts, "reused": True}
 

@@ -73,10 +73,18 @@ ADDED_BY_IMITATION = (
     "only predictions are held against each other. A teacher that is better than its student could "
     "be asked itself."
 )
-TEACHERS: tuple[str, ...] = ("teachers.cosine", *(f"weight.{task}" for task in TASKS))
+TEACHERS: tuple[str, ...] = (
+    "teachers.cosine",
+    *(f"weight.{task}" for task in TASKS),
+    *(f"teacher {task}: accuracy" for task in TASKS[:2]),
+    "teacher global: global",
+)
 ALIGNED = (
-    " teachers.cosine is how much the teachers' items agree: the mean cosine of an item's vectors "
-    "in two of them. weight.* is how much each teacher counts in the end."
+    "teachers.cosine is how much the teachers' items agree: the mean cosine of an item's vectors "
+    "in two of them. weight.* is how much each teacher counts in the end. How far a teacher has "
+    "learnt its task stands last: how many sessions it tells from corrupted ones (a half by "
+    "guessing), or its loss in finding what was cut out of one. Runs that took their teachers over "
+    "from another do not say it."
 )
 STEADY = "Full ranking. All models meet the same accidents, drawn once."
 
@@ -122,7 +130,8 @@ STUDY = register(
                 (*others("small"), *students("small")),
                 datasets=STAND_INS,
                 reference=STUDENT,
-                about=SMALL,
+                about=SMALL + ALIGNED,
+                logged=TEACHERS,
             ),
             sampled(
                 "patient",
@@ -192,7 +201,7 @@ STUDY = register(
                 "What imitation adds",
                 imitation("paper"),
                 reference="student alone",
-                about=ADDED_BY_IMITATION + ALIGNED,
+                about=ADDED_BY_IMITATION + " " + ALIGNED,
                 logged=TEACHERS,
             ),
             sampled(
@@ -200,7 +209,7 @@ STUDY = register(
                 "What imitation adds, small",
                 imitation("small"),
                 reference="student alone small",
-                about=SMALL + ADDED_BY_IMITATION + ALIGNED,
+                about=SMALL + ADDED_BY_IMITATION + " " + ALIGNED,
                 logged=TEACHERS,
             ),
             sampled(
