@@ -232,6 +232,17 @@ def steady(size: str) -> Rows:
     )
 
 
+def every_kind() -> Rows:
+    """Return a system of every kind, for a set that is small enough for all of them."""
+    contrastive = (
+        Method("CL4SRec", "cl4srec", added=True),
+        Method("CoSeRec", "coserec", "paper-beauty", added=True),
+        Method("SRMA", "srma", added=True),
+        Method("LMA4Rec", "lma4rec", "paper-beauty", added=True),
+    )
+    return (*others("small"), *contrastive, *teachers_alone("small"), *students("small"))
+
+
 def by_popularity(size: str) -> Rows:
     """Return the systems that are also held against negatives drawn by popularity."""
     shown = ("POP", "MC1", named("BERT4Rec", size))
