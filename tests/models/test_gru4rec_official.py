@@ -116,7 +116,7 @@ def test_a_step_is_its_formula_over_its_columns_alone(loss: str) -> None:
     raw = scores.in_source_order(model.scores(scores)).detach().numpy()
     columns = [*batch.targets.tolist(), *batch.negatives.tolist()]
     counts = np.bincount(np.concatenate(list(shop())), minlength=N_ITEMS + 1)
-    log_support = np.log(np.maximum(counts, 1) / counts.sum())
+    log_support = np.log(np.maximum(counts, 1))  # a count, as in the authors' code
     total = 0.0
     for m in range(5):
         o = raw[m, columns]
@@ -238,7 +238,7 @@ def test_items_are_drawn_by_a_power_of_their_support(power: float) -> None:
     expected = counts**power / (counts**power).sum()
     assert chisquare(found, 40_000 * expected).pvalue > 0.001
     assert drawn.log_q is not None and drawn.target_log_q is not None
-    support = torch.from_numpy(np.log(counts / counts.sum())).float()
+    support = torch.from_numpy(np.log(counts)).float()
     torch.testing.assert_close(drawn.log_q, power * support[drawn.items - 1])
     torch.testing.assert_close(drawn.target_log_q, support[[0, 7]])
 

@@ -70,7 +70,7 @@ PUBLISHED: dict[str, dict[str, object]] = {
     | {"schedule": "steps", "drop_every": 3, "drop_factor": 0.1, "targets": "prefix"},
     "gcsan": {"width": 120, "layers": 4, "attention_weight": 0.6, "batch_size": 50}
     | {"schedule": "steps", "drop_every": 3, "drop_factor": 0.1, "weight_decay": 1e-5},
-    "shan": {"width": 100, "short": 2, "vector_l2": 1e-4, "attention_l2": 1e-2, "loss": "bpr"}
+    "shan": {"width": 100, "short": 2, "vector_l2": 1e-2, "attention_l2": 1e-4, "loss": "bpr"}
     | {"batch_size": 256, "epochs": 100, "negatives": 1},
     "bert4rec": {"width": 64, "layers": 2, "heads": 2, "dropout": 0.5, "attention_dropout": 0.2}
     | {"mask_share": 0.6, "learning_rate": 1e-4, "warmup_steps": 100, "schedule": "linear"}

@@ -166,10 +166,11 @@ class PopularityNegatives:
 
 
 class SupportNegatives(PopularityNegatives):
-    """Items drawn by ``support^power``, with log-probabilities as GRU4Rec's correction reads them.
+    """Items drawn by ``support^power``, with what GRU4Rec's correction takes off their scores.
 
-    The log of a column's probability is that of its support, for a target of the batch, and `power`
-    times that for an item drawn. Parameters are those of `PopularityNegatives`.
+    As in the authors' code this is the log of an item's support, a count and not a share, for a
+    target of the batch, and `power` times that for an item drawn: not a log-probability, and so
+    not the exact correction that `PopularityNegatives` has. Parameters are those of it.
     """
 
     def __init__(
@@ -177,7 +178,8 @@ class SupportNegatives(PopularityNegatives):
     ) -> None:
         super().__init__(counts, n, power, device=device)
         self.power = power
-        self.log_support = self.occurring.clamp(min=1e-12).log().float()
+        support = torch.from_numpy(np.maximum(np.asarray(counts, dtype=np.float64), 1.0))
+        self.log_support = support.log().float().to(device)
 
     def draw(self, users: Tensor, targets: Tensor, generator: torch.Generator) -> Drawn:
         """Draw ``[n]`` items for the step."""

@@ -64,7 +64,7 @@ class GRU4RecOfficialConfig(ModelConfig):
     )
     penalty: float = Field(1.0, ge=0, description="bpr_max: on the negatives' squared scores")
     logq: float = Field(
-        0.0, ge=0, description="cross_entropy: share of log-probabilities taken off the scores"
+        0.0, ge=0, description="cross_entropy: share of the log of supports taken off the scores"
     )
     bptt: int = Field(1, ge=1, description="items a lane reads in a step of back-propagation")
 
