@@ -18,8 +18,8 @@ Departures
 * An item met twice stands twice among what is attended to.
 * L2 is what a sample touches, its user, its target and its negatives, and W1 and W2 as a whole;
   the paper adds all weights to a sum over samples whose steps are those of stochastic descent.
-  Recipe `paper` has 1e-2 on vectors and 1e-4 on attention; the defaults and `tuned`, the other way
-  round, were ahead on Beauty's validation.
+  Recipe `paper` has 1e-2 on vectors and 1e-4 on attention; the defaults and `tuned` have them the
+  other way round, chosen on Beauty's validation.
 * A user never seen in training gets the vector that the mean of their items' vectors suggests
   (`nextup.models.users`).
 * Fresh weights of W1 and W2 are uniform and of the stated variance; a public port draws them

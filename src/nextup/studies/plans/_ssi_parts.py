@@ -47,7 +47,7 @@ ALIGNED = (
     "teachers.cosine is how much the teachers' items agree: the mean cosine of an item's vectors "
     "in two of them. weight.* is how much each teacher counts in the end. How far a teacher has "
     "learnt its task stands last: how many sessions it tells from corrupted ones (a half by "
-    "guessing), or its loss in finding what was cut out of one. Runs that took their teachers over "
-    "from another do not say it."
+    "guessing), or its loss in finding what was cut out of one. A run that took its teachers over "
+    "from an older one does not say it."
 )
 STEADY = "Full ranking. All models meet the same accidents, drawn once."
