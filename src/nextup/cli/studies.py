@@ -156,6 +156,10 @@ def report(
         bool, typer.Option("--figures/--no-figures", help="Whether to draw figures.")
     ] = True,
     resamples: Annotated[int, typer.Option(help="Of users, for intervals and tests.")] = 10_000,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="How many tables to measure at once.", show_default="one a core"),
+    ] = None,
 ) -> None:
     """Render all results as tables, figures and one page.
 
@@ -166,14 +170,17 @@ def report(
     What `nextup tune` found stands in a section of its own.
     """
     from nextup.studies.report import write_report
+    from nextup.studies.runner import cores
     from nextup.tuning.table import tuning_blocks
 
     if resamples < 100:
         raise ConfigError(f"resamples: {resamples} is too few; at least 100")
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs: {jobs} is too few; at least 1")
     with console.stoppable():
         further = list(tuning_blocks(results, resamples))
         for file in write_report(
-            results, out or results, names or None, figures, resamples, further
+            results, out or results, names or None, figures, resamples, further, jobs or cores()
         ):
             note(f"wrote {file}")
 

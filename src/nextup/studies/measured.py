@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +81,70 @@ class Block:
     protocol: str
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Runs of one dataset that are measured on the same users.
+
+    Parameters
+    ----------
+    runs
+        By label and seed.
+    metrics
+        What of them.
+    reference
+        The label of what the others are tested against, if anything.
+    resamples
+        Of users, for intervals and tests.
+    """
+
+    runs: Mapping[str, Mapping[int, Result]]
+    metrics: tuple[str, ...]
+    reference: str | None
+    resamples: int
+
+    @property
+    def cost(self) -> int:
+        """How many values are resampled, and how often, together."""
+        cases = [
+            int(run.document["cases"]) for found in self.runs.values() for run in found.values()
+        ]
+        return max(cases, default=0) * len(self.runs) * len(self.metrics) * self.resamples
+
+    def measured(self) -> dict[tuple[str, str], Measured]:
+        """Return what was measured, by label and metric; see `measured_runs`."""
+        return measured_runs(self.runs, self.metrics, self.reference, self.resamples)
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """A part of a study on one dataset, before anything is measured.
+
+    Parameters
+    ----------
+    dataset, rows, protocol
+        As in `Block`.
+    comparison
+        What is to be measured.
+    """
+
+    dataset: str
+    rows: tuple[Row, ...]
+    protocol: str
+    comparison: Comparison
+
+    def block(self, found: Mapping[tuple[str, str], Measured]) -> Block:
+        """Return it with what was measured."""
+        runs, metrics = self.comparison.runs, self.comparison.metrics
+        rows = []
+        for row in self.rows:
+            keys = {metric: (row.method.label, metric) for metric in metrics}
+            own = {metric: found[key] for metric, key in keys.items() if key in found}
+            rows.append(replace(row, measured=own))
+        first = next((run for by_seed in runs.values() for run in by_seed.values()), None)
+        cases = 0 if first is None else int(first.document["cases"])
+        return Block(self.dataset, tuple(rows), self.comparison.reference, cases, self.protocol)
+
+
 def measured_part(study: Study, part: Part, results: Results, resamples: int) -> list[Block]:
     """Measure a part on each of its datasets.
 
@@ -89,36 +153,21 @@ def measured_part(study: Study, part: Part, results: Results, resamples: int) ->
     RunError
         If results are damaged, or of one dataset's runs some ranked other cases.
     """
-    return [_block(study, part, dataset, results, resamples) for dataset in study.datasets_of(part)]
+    there = unmeasured_part(study, part, results, resamples)
+    return [each.block(each.comparison.measured()) for each in there]
 
 
-def _block(study: Study, part: Part, dataset: str, results: Results, resamples: int) -> Block:
-    name = Path(dataset).name
-    rows = [_row(study, part, method, dataset, results) for method in part.methods]
-    runs = {row.method.label: dict(row.runs) for row in rows if row.runs}
-    reference = _reference(study, part, rows)
-    found = measured_runs(runs, part.metrics, reference, resamples)
-    whole = [
-        Row(
-            **{
-                **vars(row),
-                "measured": {
-                    metric: found[row.method.label, metric]
-                    for metric in part.metrics
-                    if (row.method.label, metric) in found
-                },
-            }
-        )
-        for row in rows
-    ]
-    first = next((run for by_seed in runs.values() for run in by_seed.values()), None)
-    return Block(
-        name,
-        tuple(whole),
-        reference,
-        0 if first is None else int(first.document["cases"]),
-        f"{study.protocol_of(part).describe()}; split {study.split}",
-    )
+def unmeasured_part(study: Study, part: Part, results: Results, resamples: int) -> list[Unmeasured]:
+    """Return a part on each of its datasets, with what is to be measured."""
+    found = []
+    for dataset in study.datasets_of(part):
+        rows = tuple(_row(study, part, method, dataset, results) for method in part.methods)
+        runs = {row.method.label: dict(row.runs) for row in rows if row.runs}
+        reference = _reference(study, part, rows)
+        protocol = f"{study.protocol_of(part).describe()}; split {study.split}"
+        comparison = Comparison(runs, part.metrics, reference, resamples)
+        found.append(Unmeasured(Path(dataset).name, rows, protocol, comparison))
+    return found
 
 
 def _row(study: Study, part: Part, method: Method, dataset: str, results: Results) -> Row:
@@ -185,7 +234,7 @@ def measured_runs(
     return measure(values, reference, resamples=resamples, seeds=seeds)
 
 
-def _reference(study: Study, part: Part, rows: list[Row]) -> str | None:
+def _reference(study: Study, part: Part, rows: Sequence[Row]) -> str | None:
     """Return what the rows are tested against: what the part names, else the best baseline.
 
     The best is chosen on validation: chosen on test, it would have luck on its side.

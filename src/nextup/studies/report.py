@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nextup.evaluation.significance import RESAMPLES
+from nextup.studies.at_once import measured_at_once
 from nextup.studies.document import (
     Block,
     Details,
@@ -24,7 +25,7 @@ from nextup.studies.figures import (
     table_picture,
 )
 from nextup.studies.measured import Block as Measured
-from nextup.studies.measured import measured_part, measured_runs
+from nextup.studies.measured import measured_runs, unmeasured_part
 from nextup.studies.page import page
 from nextup.studies.records import older_records
 from nextup.studies.results import Result, Results
@@ -55,6 +56,7 @@ def write_report(
     figures: bool = True,
     resamples: int = RESAMPLES,
     further: Sequence[Block] = (),
+    processes: int = 1,
 ) -> list[Path]:
     """Write ``studies.md``, a page for each study, ``report.html`` and ``figures/*.png``.
 
@@ -74,6 +76,8 @@ def write_report(
         Of users, for intervals and tests.
     further
         What else stands at the end of it.
+    processes
+        How many measure at once, see `nextup.studies.at_once.measured_at_once`.
 
     Raises
     ------
@@ -85,7 +89,8 @@ def write_report(
     chosen = [find_study(name) for name in names] if names else list(studies().values())
     if figures:
         check_matplotlib()
-    blocks = [*report_blocks(Results(results), chosen, figures, resamples), *further]
+    found = report_blocks(Results(results), chosen, figures, resamples, processes)
+    blocks = [*found, *further]
     written = []
     drawn = pictures(blocks)
     (out / "figures" if drawn else out).mkdir(parents=True, exist_ok=True)
@@ -129,15 +134,16 @@ def markdown_pages(blocks: Sequence[Block], own: Mapping[str, str]) -> dict[str,
 
 
 def report_blocks(
-    results: Results, chosen: Sequence[Study], figures: bool, resamples: int
+    results: Results, chosen: Sequence[Study], figures: bool, resamples: int, processes: int = 1
 ) -> Iterator[Block]:
     """Yield everything the report consists of."""
     yield Heading("Studies", 1)
     yield Paragraph(
         f"Made by `nextup report` from the {len(results.all)} results in `runs/`. {_HOW_TO_READ}"
     )
+    measured = _measured_parts(chosen, results, resamples, processes)
     for study in chosen:
-        yield from study_blocks(study, results, figures, resamples)
+        yield from study_blocks(study, measured, figures)
     yield from _other_runs(results, list(studies().values()), resamples)
     if results.all:
         yield Heading("Every run", 2)
@@ -159,8 +165,34 @@ def report_blocks(
         yield older
 
 
-def study_blocks(study: Study, results: Results, figures: bool, resamples: int) -> Iterator[Block]:
-    """Yield a study: its parts, each with a figure and its tables."""
+def _measured_parts(
+    chosen: Sequence[Study], results: Results, resamples: int, processes: int
+) -> dict[tuple[str, str], list[Measured]]:
+    """Measure all parts, by the names of study and part."""
+    there = {
+        (study.name, part.name): unmeasured_part(study, part, results, resamples)
+        for study in chosen
+        for part in study.parts
+    }
+    comparisons = [each.comparison for tables in there.values() for each in tables]
+    found = iter(measured_at_once(comparisons, processes))
+    return {names: [each.block(next(found)) for each in tables] for names, tables in there.items()}
+
+
+def study_blocks(
+    study: Study, measured: Mapping[tuple[str, str], Sequence[Measured]], figures: bool
+) -> Iterator[Block]:
+    """Yield a study: its parts, each with a figure and its tables.
+
+    Parameters
+    ----------
+    study
+        Which.
+    measured
+        Its parts, by the names of study and part.
+    figures
+        Whether to draw.
+    """
     yield Heading(study.title, 2)
     if study.about:
         yield Paragraph(study.about)
@@ -168,7 +200,7 @@ def study_blocks(study: Study, results: Results, figures: bool, resamples: int) 
         yield Heading(part.title, 3)
         if part.about:
             yield Paragraph(part.about)
-        found = measured_part(study, part, results, resamples)
+        found = measured[study.name, part.name]
         drawing: Drawing = table_picture
         if part.curves is not None:
             drawing = curves_picture

@@ -80,6 +80,11 @@ def jobs_for(device: str, gpus: Sequence[str]) -> int:
     """Return how many cells to run at once: a few on each GPU, else one on each core."""
     if device != "cpu" and gpus:
         return _GPU_JOBS * len(gpus)
+    return cores()
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
