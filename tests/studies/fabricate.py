@@ -10,8 +10,10 @@ import numpy as np
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.ranks import CaseRanks
 from nextup.studies.cell import Cell
+from nextup.studies.measured import Block, planned_part
+from nextup.studies.results import Results
 from nextup.studies.storing import store
-from nextup.studies.study import Study
+from nextup.studies.study import Part, Study
 from nextup.studies.wanted import wanted_cells
 
 USERS, ITEMS = 400, 200
@@ -76,3 +78,9 @@ def fabricate_study(folder: Path, study: Study, *names: str, seeds: tuple[int, .
             for epoch in range(1, 13)
         ]
         fabricate(folder, each.cell, skill, keeps)
+
+
+def measured_part(study: Study, part: Part, results: Results, resamples: int) -> list[Block]:
+    """Measure a part of a study on each of its datasets."""
+    planned = planned_part(study, part, results, resamples)
+    return [each.block(each.comparison.measured()) for each in planned]

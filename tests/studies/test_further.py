@@ -22,7 +22,6 @@ from nextup.studies.cell import Cell
 from nextup.studies.consistent import overlaps
 from nextup.studies.document import Grid, Picture, markdown
 from nextup.studies.figures import LIGHT, _stays
-from nextup.studies.measured import measured_part
 from nextup.studies.places import Places
 from nextup.studies.report import report_blocks
 from nextup.studies.results import Result, Results
@@ -31,7 +30,7 @@ from nextup.studies.study import Part, Study, register
 from nextup.studies.wanted import asked_by_all, wanted_cells
 
 from .conftest import QUICK
-from .fabricate import USERS, fabricate, ranks_of
+from .fabricate import USERS, fabricate, measured_part, ranks_of
 
 SAMPLED = Protocol(candidates="sampled", n_negatives=20, cutoffs=(5, 10, 15))
 EXPECTED = ("HR@10", "expected HR@10", "expected NDCG@10")

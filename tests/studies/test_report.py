@@ -15,7 +15,6 @@ from nextup.errors import ConfigError, RunError
 from nextup.studies import published as room
 from nextup.studies.document import Details, Grid, Heading, Items, Paragraph, markdown
 from nextup.studies.figures import LIGHT, _sweep
-from nextup.studies.measured import measured_part
 from nextup.studies.page import page
 from nextup.studies.published import Published, PublishedRow
 from nextup.studies.records import older_records
@@ -26,7 +25,7 @@ from nextup.studies.study import Method, Part, Study, find_study
 from nextup.studies.tables import block_of
 from nextup.studies.wanted import wanted_cells
 
-from .fabricate import fabricate, fabricate_study, ranks_of
+from .fabricate import fabricate, fabricate_study, measured_part, ranks_of
 
 
 def table_of(plan: Study, results: Path, part: str = "table") -> dict[str, list[str]]:

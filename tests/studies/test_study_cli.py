@@ -39,6 +39,7 @@ from .fabricate import fabricate_study
         (["study", "runs", "toys:pop", "--methods", "POP"], "are for studies"),
         (["report", "lma4rce"], "unknown study `lma4rce`"),
         (["report", "--resamples", "3"], "resamples: 3 is too few"),
+        (["report", "--jobs", "0"], "jobs: 0 is too few"),
     ],
 )
 @pytest.mark.usefixtures("plan", "folder")

@@ -158,7 +158,7 @@ def report(
     resamples: Annotated[int, typer.Option(help="Of users, for intervals and tests.")] = 10_000,
     jobs: Annotated[
         int | None,
-        typer.Option(help="How many tables to measure at once.", show_default="one a core"),
+        typer.Option(help="How many processes measure at once.", show_default="one a core"),
     ] = None,
 ) -> None:
     """Render all results as tables, figures and one page.

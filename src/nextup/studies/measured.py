@@ -112,11 +112,15 @@ class Comparison:
 
     def measured(self) -> dict[tuple[str, str], Measured]:
         """Return what was measured, by label and metric; see `measured_runs`."""
-        return measured_runs(self.runs, self.metrics, self.reference, self.resamples)
+        runs = {  # copies: results keep the ranks they have read, and these are many
+            label: {seed: replace(run) for seed, run in found.items()}
+            for label, found in self.runs.items()
+        }
+        return measured_runs(runs, self.metrics, self.reference, self.resamples)
 
 
 @dataclass(frozen=True)
-class Unmeasured:
+class Planned:
     """A part of a study on one dataset, before anything is measured.
 
     Parameters
@@ -145,19 +149,7 @@ class Unmeasured:
         return Block(self.dataset, tuple(rows), self.comparison.reference, cases, self.protocol)
 
 
-def measured_part(study: Study, part: Part, results: Results, resamples: int) -> list[Block]:
-    """Measure a part on each of its datasets.
-
-    Raises
-    ------
-    RunError
-        If results are damaged, or of one dataset's runs some ranked other cases.
-    """
-    there = unmeasured_part(study, part, results, resamples)
-    return [each.block(each.comparison.measured()) for each in there]
-
-
-def unmeasured_part(study: Study, part: Part, results: Results, resamples: int) -> list[Unmeasured]:
+def planned_part(study: Study, part: Part, results: Results, resamples: int) -> list[Planned]:
     """Return a part on each of its datasets, with what is to be measured."""
     found = []
     for dataset in study.datasets_of(part):
@@ -166,7 +158,7 @@ def unmeasured_part(study: Study, part: Part, results: Results, resamples: int) 
         reference = _reference(study, part, rows)
         protocol = f"{study.protocol_of(part).describe()}; split {study.split}"
         comparison = Comparison(runs, part.metrics, reference, resamples)
-        found.append(Unmeasured(Path(dataset).name, rows, protocol, comparison))
+        found.append(Planned(Path(dataset).name, rows, protocol, comparison))
     return found
 
 

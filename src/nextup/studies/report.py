@@ -25,7 +25,7 @@ from nextup.studies.figures import (
     table_picture,
 )
 from nextup.studies.measured import Block as Measured
-from nextup.studies.measured import measured_runs, unmeasured_part
+from nextup.studies.measured import measured_runs, planned_part
 from nextup.studies.page import page
 from nextup.studies.records import older_records
 from nextup.studies.results import Result, Results
@@ -141,9 +141,9 @@ def report_blocks(
     yield Paragraph(
         f"Made by `nextup report` from the {len(results.all)} results in `runs/`. {_HOW_TO_READ}"
     )
-    measured = _measured_parts(chosen, results, resamples, processes)
-    for study in chosen:
-        yield from study_blocks(study, measured, figures)
+    measured = _measured_studies(chosen, results, resamples, processes)
+    for study, parts in zip(chosen, measured, strict=True):
+        yield from study_blocks(study, parts, figures)
     yield from _other_runs(results, list(studies().values()), resamples)
     if results.all:
         yield Heading("Every run", 2)
@@ -165,22 +165,20 @@ def report_blocks(
         yield older
 
 
-def _measured_parts(
+def _measured_studies(
     chosen: Sequence[Study], results: Results, resamples: int, processes: int
-) -> dict[tuple[str, str], list[Measured]]:
-    """Measure all parts, by the names of study and part."""
-    there = {
-        (study.name, part.name): unmeasured_part(study, part, results, resamples)
-        for study in chosen
-        for part in study.parts
-    }
-    comparisons = [each.comparison for tables in there.values() for each in tables]
+) -> list[list[list[Measured]]]:
+    """Measure studies: for each its parts, for each of those its datasets."""
+    planned = [
+        [planned_part(study, part, results, resamples) for part in study.parts] for study in chosen
+    ]
+    comparisons = [each.comparison for parts in planned for part in parts for each in part]
     found = iter(measured_at_once(comparisons, processes))
-    return {names: [each.block(next(found)) for each in tables] for names, tables in there.items()}
+    return [[[each.block(next(found)) for each in part] for part in parts] for parts in planned]
 
 
 def study_blocks(
-    study: Study, measured: Mapping[tuple[str, str], Sequence[Measured]], figures: bool
+    study: Study, measured: Sequence[Sequence[Measured]], figures: bool
 ) -> Iterator[Block]:
     """Yield a study: its parts, each with a figure and its tables.
 
@@ -189,18 +187,17 @@ def study_blocks(
     study
         Which.
     measured
-        Its parts, by the names of study and part.
+        Of each part what was measured on each dataset.
     figures
         Whether to draw.
     """
     yield Heading(study.title, 2)
     if study.about:
         yield Paragraph(study.about)
-    for part in study.parts:
+    for part, found in zip(study.parts, measured, strict=True):
         yield Heading(part.title, 3)
         if part.about:
             yield Paragraph(part.about)
-        found = measured[study.name, part.name]
         drawing: Drawing = table_picture
         if part.curves is not None:
             drawing = curves_picture
