@@ -35,6 +35,7 @@ from nextup.models.base import Recommender, item_counts
 from nextup.models.next_item import NextItemRecommender
 from nextup.models.registry import make_model
 from nextup.models.store import load_model, save_model
+from nextup.models.users import UserVectors
 
 every_form = pytest.mark.parametrize("form", forms(), ids=str)
 every_trainable_form = pytest.mark.parametrize("form", trainable(), ids=str)
@@ -135,6 +136,29 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(form: Form) -> None:
 
 
 @every_form
+def test_users_may_be_numbered_in_any_order(form: Form) -> None:
+    model = form.lively()
+    tables = [module for module in model.modules() if isinstance(module, UserVectors)]
+    if not tables:
+        pytest.skip("has no vectors of users")
+    users = len(tables[0])
+    batch = batch_of_lists(histories(users), model.max_length)
+    own, moved = torch.arange(users), torch.randperm(users)
+
+    def of_users(numbers: torch.Tensor) -> torch.Tensor:
+        return scores_of(model, replace(batch, users=numbers[torch.as_tensor(batch.rows)]))
+
+    before = of_users(own)
+    if torch.equal(before, of_users(moved)):
+        pytest.skip("the answers do not depend on who asks")
+    with torch.no_grad():
+        for table in tables:
+            table.weight[moved] = table.weight.clone()
+            table.learnt[moved] = table.learnt.clone()
+    torch.testing.assert_close(of_users(moved), before, atol=1e-5, rtol=1e-5)
+
+
+@every_form
 def test_only_the_latest_items_are_read(form: Form) -> None:
     model = form.lively()
     limit = model.max_length
@@ -153,6 +177,20 @@ def test_users_and_lengths_never_met_get_scores(form: Form) -> None:
     rows = [[n] for n in range(1, N_ITEMS + 1)] + [[5] * n for n in range(1, 3 * MAX_LENGTH)]
     found = scores_of(model, batch_of_lists(rows, model.max_length))
     assert torch.isfinite(found).all()
+
+
+@every_form
+def test_what_nobody_could_know_is_ranked_as_by_chance(form: Form) -> None:
+    model, rows = form.lively(), histories(1000)
+    rng = np.random.default_rng(1)
+    unseen = [sorted(set(range(1, N_ITEMS + 1)) - set(row)) for row in rows]
+    targets = np.array([rng.choice(items) for items in unseen], dtype=np.int32)
+    users = np.arange(len(rows)) % len(shop())
+    cases = Cases(Sequences.from_lists(rows), targets, users)
+    hit = rank_cases(model, cases, Protocol()).ranks < 10
+    chance = np.array([min(1.0, 10 / len(items)) for items in unseen])
+    deviation = np.sqrt((chance * (1 - chance)).sum())
+    assert abs(hit.sum() - chance.sum()) < 4 * deviation
 
 
 @every_form

@@ -88,6 +88,18 @@ def test_with_open_gates_it_is_user_plus_mean_plus_sum() -> None:
     torch.testing.assert_close(model.query(batch)[0], expected)
 
 
+@pytest.mark.parametrize("settings", [{}, {"window_targets": 0}], ids=["window", "history"])
+def test_what_the_gate_of_places_weighs_with_sums_to_one(settings: dict[str, Any]) -> None:
+    model = small(**settings)
+    with torch.no_grad():
+        for item in (3, 8):  # the same features in all places: their mean, however it is weighed
+            batch = replace(batch_of_lists([[item] * 4], 4), users=torch.tensor([2]))
+            user, own = model.users.weight[2], model.items.weight[item]
+            features = own * torch.sigmoid(model.item_gate(own) + model.user_gate(user))
+            found = model.encode(batch, last_only=True)[0]
+            torch.testing.assert_close(found - user - 4 * own, features, atol=1e-5, rtol=1e-5)
+
+
 def test_the_order_of_a_window_matters_only_through_the_gate_of_places() -> None:
     model = small()
     one, other = (

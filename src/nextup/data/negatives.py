@@ -113,7 +113,8 @@ class UniformNegatives:
 class PopularityNegatives:
     """`n` items shared by a whole step, drawn with probability proportional to ``count^power``.
 
-    ``power=0`` is uniform. With `in_batch`, the step's own targets are negatives of each other
+    ``power=0`` is uniform, over items never met in training too; with a power of some size those
+    are never drawn. With `in_batch`, the step's own targets are negatives of each other
     too; an item's probability is then that of being drawn either way (as expected counts).
 
     Parameters

@@ -18,6 +18,9 @@ All horizontal filters are one product with a matrix that holds each at every pl
 at: images are so small that the zeros in it cost less than anything that avoids them. Of images of
 more than a dozen items only the places that were best have a gradient (`nextup.nn.peaks`).
 
+Fresh vectors of a table are normal with a deviation of one over their own width, as in the authors'
+code; items as they are scored have twice the width.
+
 Departures
 ----------
 * The image's padding has a vector of its own, learnt as the code's padding row is, and padding is

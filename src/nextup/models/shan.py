@@ -16,8 +16,8 @@ Departures
   sessions: the last `short` items are short, those before them long. A history with no more than
   `short` items is its own long set, since an empty one would leave the first attention nothing.
 * An item met twice stands twice among what is attended to.
-* L2 is what a sample touches, its user, its target and its negatives, and W1 and W2 as a whole;
-  the paper adds all weights to a sum over samples whose steps are those of stochastic descent.
+* L2 is on a sample's user, target and negatives (not on the items it reads), and on W1 and W2 as
+  a whole; the paper adds all weights to a sum over samples, in steps of stochastic descent.
   Recipe `paper` has 1e-2 on vectors and 1e-4 on attention; the defaults and `tuned` have them the
   other way round, chosen on Beauty's validation.
 * A user never seen in training gets the vector that the mean of their items' vectors suggests

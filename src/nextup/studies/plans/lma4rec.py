@@ -42,6 +42,7 @@ SYSTEMS = (
     Method("Caser", "caser"),
     Method("SASRec", "sasrec"),
     Method("S3-Rec", "s3rec"),
+    Method("S3-Rec MIP", "s3rec", recipe="mip", added=True),
     Method("CL4SRec", "cl4srec"),
     COSEREC,
     SRMA,
