@@ -95,7 +95,7 @@ def test_what_is_missing_is_added_without_fitting_again(
     cell = Cell(str(shop), "sasrec", None, QUICK)
     run_cell(cell, places(folder), How("cpu"))
     before = only(folder)
-    assert not before.holds and BOTH.lacking(before) == BOTH
+    assert not before.holds and before.lacking(BOTH) == BOTH
     monkeypatch.setattr("nextup.train.loop.Loop._step", None)
     run_cell(cell, places(folder), How("cpu", jobs=3), Asked((SAMPLED,)))
     after = only(folder)

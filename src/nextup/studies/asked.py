@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nextup.evaluation.protocol import Protocol
-
-if TYPE_CHECKING:
-    from nextup.studies.results import Result
 
 
 @dataclass(frozen=True)
@@ -51,13 +48,6 @@ class Asked:
     def beside(self, own: Protocol) -> Asked:
         """Return the same less what ranks as a run's own protocol does."""
         return Asked(tuple(p for p in self.protocols if not p.ranks_like(own)), self.consistency)
-
-    def lacking(self, result: Result) -> Asked:
-        """Return what of it a result does not hold."""
-        return Asked(
-            tuple(each for each in self.protocols if result.under(each) is None),
-            self.consistency and result.consistency is None,
-        )
 
     def describe(self) -> str:
         """Return it in words."""

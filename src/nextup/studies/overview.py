@@ -21,7 +21,7 @@ def missing_cells(wanted: Iterable[Wanted], results: Results) -> list[Wanted]:
     missing = []
     for each in wanted:
         found = results.find(each.cell)
-        if found is None or each.shown.lacking(found):
+        if found is None or found.lacking(each.shown):
             missing.append(each)
     return missing
 
@@ -33,7 +33,7 @@ def lacking_cells(
     found = []
     for cell in cells:
         result = results.find(cell)
-        if result is not None and shown.get(cell.identity, Asked()).lacking(result):
+        if result is not None and result.lacking(shown.get(cell.identity, Asked())):
             found.append(cell)
     return found
 
@@ -93,7 +93,7 @@ def queue_of(
         if changed:
             state = f"to be made anew: {changed}"
         elif found is not None:
-            lacking = (shown or {}).get(cell.identity, Asked()).lacking(found)
+            lacking = found.lacking((shown or {}).get(cell.identity, Asked()))
             state = f"to be measured: {lacking.describe()}" if lacking else "done"
         rows.append((cell.name, state))
     return rows

@@ -63,6 +63,13 @@ class Result:
         others = [Protocol(**each["protocol"]) for each in self.document.get("further", ())]
         return Asked(tuple(others), self.consistency is not None)
 
+    def lacking(self, asked: Asked) -> Asked:
+        """Return what of the measurements asked for it does not hold."""
+        return Asked(
+            tuple(each for each in asked.protocols if self.under(each) is None),
+            asked.consistency and self.consistency is None,
+        )
+
     @property
     def consistency(self) -> dict[str, Any] | None:
         """How consistent the recommendations are (`Consistency.to_json`), if it was measured."""
