@@ -10,6 +10,7 @@ LEVELS = (
     Method("MC1", "mc1", added=True),
     Method("BPR", "bpr", added=True),
     Method("GRU4Rec", "gru4rec"),
+    Method("GRU4Rec official", "gru4rec_official", published="GRU4Rec", added=True),
     Method("Caser", "caser"),
     Method("HGN", "hgn"),
     Method("BERT4Rec", "bert4rec"),
