@@ -9,7 +9,8 @@ Adam, a softmax over the catalogue. What differs is how often a history is read:
 of every prefix, and so are Caser, HGN and "by prefix" ours, of the same number of rows and steps;
 "by history" reads each history once, with the same targets (BERT4Rec: those that a mask hides,
 about a fifth), 88 steps instead of 514. HGN's row with the loss of its paper stands beside
-RecBole's softmax as well: only the rows with a softmax are of the same arithmetic. RecBole's autograd anomaly mode, left on as it ships, is off here (`--as-shipped` leaves it on).
+RecBole's softmax as well: only the rows with a softmax are of the same arithmetic. RecBole's
+autograd anomaly mode, left on as it ships, is off here (`--as-shipped` leaves it on).
 
 Each of `--rounds` times ours, then RecBole's; medians are compared. With one thread the processor
 seconds (`cpu`) hold even on a busy machine.
