@@ -12,6 +12,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from nextup.cores import cores
+
 NEEDED = (
     "torch",
     "numpy",
@@ -83,13 +85,13 @@ def _devices() -> Iterator[Finding]:
         import torch
     except Exception:  # said by _packages
         return
-    threads, cores = torch.get_num_threads(), _cores()
+    threads, present = torch.get_num_threads(), cores()
     advice = ""
-    if threads > cores:
-        advice = f"more threads than cores slow training down: set OMP_NUM_THREADS={cores}"
-    elif threads < cores and os.environ.get("OMP_NUM_THREADS"):
-        advice = f"OMP_NUM_THREADS leaves {cores - threads} cores idle"
-    yield Finding("CPU", f"{cores} cores, {threads} threads", advice)
+    if threads > present:
+        advice = f"more threads than cores slow training down: set OMP_NUM_THREADS={present}"
+    elif threads < present and os.environ.get("OMP_NUM_THREADS"):
+        advice = f"OMP_NUM_THREADS leaves {present - threads} cores idle"
+    yield Finding("CPU", f"{present} cores, {threads} threads", advice)
     if memory := _memory():
         few = "large catalogues may not fit" if memory < 3 else ""
         yield Finding("memory", f"{memory:.1f} GiB", few)
@@ -135,12 +137,6 @@ def _folders(here: Path) -> Iterator[Finding]:
     if where := os.environ.get("NEXTUP_DATA"):
         missing = "" if Path(where).is_dir() else "there is no such folder; tests skip real data"
         yield Finding("NEXTUP_DATA", where, missing)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> float | None:

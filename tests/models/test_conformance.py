@@ -138,7 +138,11 @@ def test_scores_do_not_depend_on_what_else_is_in_the_batch(form: Form) -> None:
 @every_form
 def test_users_may_be_numbered_in_any_order(form: Form) -> None:
     model = form.lively()
-    tables = [module for module in model.modules() if isinstance(module, UserVectors)]
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, UserVectors) and not name.startswith("others.")  # SSI's teachers
+    ]
     if not tables:
         pytest.skip("has no vectors of users")
     users = len(tables[0])
@@ -149,8 +153,7 @@ def test_users_may_be_numbered_in_any_order(form: Form) -> None:
         return scores_of(model, replace(batch, users=numbers[torch.as_tensor(batch.rows)]))
 
     before = of_users(own)
-    if torch.equal(before, of_users(moved)):
-        pytest.skip("the answers do not depend on who asks")
+    assert not torch.allclose(before, of_users(moved), atol=1e-3), "says nothing of users"
     with torch.no_grad():
         for table in tables:
             table.weight[moved] = table.weight.clone()

@@ -169,8 +169,8 @@ def report(
     and a paired test against the best baseline. Published figures that cannot be true are marked.
     What `nextup tune` found stands in a section of its own.
     """
+    from nextup.cores import cores
     from nextup.studies.report import write_report
-    from nextup.studies.runner import cores
     from nextup.tuning.table import tuning_blocks
 
     if resamples < 100:

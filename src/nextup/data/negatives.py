@@ -113,9 +113,9 @@ class UniformNegatives:
 class PopularityNegatives:
     """`n` items shared by a whole step, drawn with probability proportional to ``count^power``.
 
-    ``power=0`` is uniform, over items never met in training too; with a power of some size those
-    are never drawn. With `in_batch`, the step's own targets are negatives of each other
-    too; an item's probability is then that of being drawn either way (as expected counts).
+    ``power=0`` is uniform. An item never met in training counts as 1e-12: it is as good as never
+    drawn, but for a power near 0. With `in_batch`, the step's own targets are negatives of each
+    other too; an item's probability is then that of being drawn either way (as expected counts).
 
     Parameters
     ----------

@@ -14,9 +14,9 @@ from multiprocessing import connection, get_context
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nextup.cores import cores
 from nextup.errors import RunError
 from nextup.studies.measured import Comparison
-from nextup.studies.runner import cores
 from nextup.studies.statistics import Measured
 
 _WORTH_A_PROCESS = 1 << 33

@@ -150,7 +150,17 @@ class Planned:
 
 
 def planned_part(study: Study, part: Part, results: Results, resamples: int) -> list[Planned]:
-    """Return a part on each of its datasets, with what is to be measured."""
+    """Return a part on each of its datasets, with what is to be measured.
+
+    Parameters
+    ----------
+    study, part
+        Which.
+    results
+        Where its runs are looked for.
+    resamples
+        Of users, for intervals and tests.
+    """
     found = []
     for dataset in study.datasets_of(part):
         rows = tuple(_row(study, part, method, dataset, results) for method in part.methods)

@@ -136,7 +136,7 @@ def markdown_pages(blocks: Sequence[Block], own: Mapping[str, str]) -> dict[str,
 def report_blocks(
     results: Results, chosen: Sequence[Study], figures: bool, resamples: int, processes: int = 1
 ) -> Iterator[Block]:
-    """Yield everything the report consists of."""
+    """Yield everything the report consists of; parameters and errors as of `write_report`."""
     yield Heading("Studies", 1)
     yield Paragraph(
         f"Made by `nextup report` from the {len(results.all)} results in `runs/`. {_HOW_TO_READ}"

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from nextup.cores import cores
 from nextup.errors import ConfigError, InputError
 from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
@@ -81,13 +82,6 @@ def jobs_for(device: str, gpus: Sequence[str]) -> int:
     if device != "cpu" and gpus:
         return _GPU_JOBS * len(gpus)
     return cores()
-
-
-def cores() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

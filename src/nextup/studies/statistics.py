@@ -92,7 +92,7 @@ def measure(
     }
     pairs = _pairs(values, moved, reference, seeds, resamples, seed)
     means = [values[method][metric].mean(axis=0) for method, metric in columns]
-    some = {column: pair.apart for column, pair in pairs.items() if not pair.whole}
+    some = {column: pair.apart for column, pair in pairs.items() if not pair.of_all_seeds}
     drawn = resampled_means(np.stack([*means, *some.values()], axis=1), resamples, seed)
     place = {column: at for at, column in enumerate(columns)}
     place_of_some = {column: at for at, column in enumerate(some, len(columns))}
@@ -106,7 +106,7 @@ def measure(
         value = interval_of(float(by_seed.mean()), drawn[:, at] + moved[method][metric], level)
         measured[column] = Measured(value, len(by_seed), spread, None, p_values.get(column))
     for (method, metric), pair in pairs.items():
-        if pair.whole:
+        if pair.of_all_seeds:
             means_apart = drawn[:, place[method, metric]] - drawn[:, place[str(reference), metric]]
         else:
             means_apart = drawn[:, place_of_some[method, metric]]
@@ -121,7 +121,7 @@ class _Pair:
     """By how much a method is ahead of the reference, for each user."""
     moves: Floats
     """By how much drawing the seeds of both again moves its mean."""
-    whole: bool
+    of_all_seeds: bool
     """Whether all seeds of both are compared: resamples of both then tell those of `apart`."""
 
 
