@@ -195,16 +195,21 @@ def test_files_are_written_and_the_page_stands_alone(tmp_path: Path) -> None:
     assert all(file.stat().st_size for file in written)
     names = {file.name for file in written}
     assert {"studies.md", "study-lma4rec.md", "report.html", "lma4rec-table2.png"} <= names
-    first, html = (out / "studies.md").read_text(), (out / "report.html").read_text()
-    assert "(study-lma4rec.md)" in first and "0.0224†" not in first
-    text = first + (out / "study-lma4rec.md").read_text()
+    pages = {file: file.read_text() for file in written if file.suffix == ".md"}
+    html = (out / "report.html").read_text()
+    first, own = pages[out / "studies.md"], pages[out / "study-lma4rec.md"]
+    assert "(study-lma4rec.md)" in first and "0.0224†" not in first + own
+    assert "(study-lma4rec/table2.md)" in own and "(figures/lma4rec-table2.png)" in own
+    assert "0.0224†" in pages[out / "study-lma4rec/table2.md"]
+    text = "".join(pages.values())
     checker = Checker()
     checker.feed(html)
     assert not checker.open and not checker.elsewhere
-    assert checker.images == len(written) - 3 >= 2
+    assert checker.images == sum(file.suffix == ".png" for file in written) >= 2
     assert "prefers-color-scheme: dark" in html
-    for link in re.findall(r"\]\((figures/[^)]+)\)", text):
-        assert (out / link).read_bytes().startswith(b"\x89PNG")
+    for file, shown in pages.items():
+        for link in re.findall(r"\]\(([^)]+)\)", shown):
+            assert (file.parent / link).resolve() in {each.resolve() for each in written}, link
     for said in ("0.0224†", "Older records", "toys:sasrec:tuned", "second-hand"):
         assert said in text and said in html
 

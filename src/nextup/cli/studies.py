@@ -163,8 +163,8 @@ def report(
 ) -> None:
     """Render all results as tables, figures and one page.
 
-    Writes studies.md with a page for each study (study-NAME.md), report.html (one file, nothing is
-    loaded from elsewhere) and figures/*.png.
+    Writes studies.md with a page for each study (study-NAME.md) and each of its parts, report.html
+    (one file, nothing is loaded from elsewhere) and figures/*.png.
     Beside each published value stand ours as a mean over seeds with its interval, the difference,
     and a paired test against the best baseline. Published figures that cannot be true are marked.
     What `nextup tune` found stands in a section of its own.

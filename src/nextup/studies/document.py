@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading; level 1 is the title."""
+    """A heading; level 1 is the title. In Markdown, `page` names a file for what stands below."""
 
     text: str
     level: int
+    page: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,47 @@ def markdown(blocks: Sequence[Block], figures: str = "figures") -> str:
     | x\|y | 1 |
     """
     return "\n\n".join(_markdown(block, figures) for block in blocks)
+
+
+def markdown_pages(blocks: Iterable[Block], first: str) -> dict[str, str]:
+    """Return a report as files of Markdown.
+
+    What stands below a heading that names a page goes to that page, up to the next heading of
+    the same level or a higher one; where the heading would have stood it is kept, with a link and
+    the pictures of that page.
+
+    Parameters
+    ----------
+    blocks
+        The whole report.
+    first
+        The file for what has no other page. Pictures are looked for in ``figures`` beside it.
+
+    Returns
+    -------
+    dict
+        Texts by file; names are paths below the folder of the first.
+    """
+    pages: dict[str, list[Block]] = {first: []}
+    trail = [(first, 0)]
+    for block in blocks:
+        if isinstance(block, Heading):
+            while len(trail) > 1 and trail[-1][1] >= block.level:
+                trail.pop()
+            if block.page:
+                above = trail[-1][0]
+                there, back = _link(above, block.page), _link(block.page, above)
+                pages[above] += [block, Paragraph(f"On [a page of its own]({there}).")]
+                pages[block.page] = [Paragraph(f"[Up]({back})")]
+                trail.append((block.page, block.level))
+        elif isinstance(block, Picture) and len(trail) > 1:
+            pages[trail[-2][0]].append(block)
+        pages[trail[-1][0]].append(block)
+    return {name: markdown(shown, _link(name, "figures")) + "\n" for name, shown in pages.items()}
+
+
+def _link(page: str, to: str) -> str:
+    return posixpath.relpath(to, posixpath.dirname(page) or ".")
 
 
 def _markdown(block: Block, figures: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nextup.evaluation.significance import RESAMPLES
@@ -14,7 +14,7 @@ from nextup.studies.document import (
     Heading,
     Paragraph,
     Picture,
-    markdown,
+    markdown_pages,
     pictures,
 )
 from nextup.studies.figures import (
@@ -58,7 +58,7 @@ def write_report(
     further: Sequence[Block] = (),
     processes: int = 1,
 ) -> list[Path]:
-    """Write ``studies.md``, a page for each study, ``report.html`` and ``figures/*.png``.
+    """Write ``studies.md``, pages of each study and part, ``report.html`` and ``figures/*.png``.
 
     Returns their paths.
 
@@ -98,39 +98,12 @@ def write_report(
         file = out / "figures" / f"{each.name}.png"
         file.write_bytes(each.light)
         written.append(file)
-    pages = markdown_pages(blocks, {study.title: f"study-{study.name}.md" for study in chosen})
-    files = {name: markdown(page) + "\n" for name, page in pages.items()}
-    files["report.html"] = page("nextup: studies", blocks)
+    files = {**markdown_pages(blocks, "studies.md"), "report.html": page("nextup: studies", blocks)}
     for name, text in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out / name, text)
         written.append(out / name)
     return written
-
-
-def markdown_pages(blocks: Sequence[Block], own: Mapping[str, str]) -> dict[str, list[Block]]:
-    """Put what stands below some headings of level 2 on pages of their own.
-
-    Parameters
-    ----------
-    blocks
-        The whole report.
-    own
-        The headings, and the names of their pages.
-
-    Returns
-    -------
-    dict
-        Blocks by page; ``studies.md`` holds the rest, and where the others are.
-    """
-    pages: dict[str, list[Block]] = {"studies.md": []}
-    name = "studies.md"
-    for block in blocks:
-        if isinstance(block, Heading) and block.level == 2:
-            name = own.get(block.text, "studies.md")
-            if name != "studies.md":
-                pages["studies.md"] += [block, Paragraph(f"On [a page of its own]({name}).")]
-        pages.setdefault(name, []).append(block)
-    return pages
 
 
 def report_blocks(
@@ -191,11 +164,11 @@ def study_blocks(
     figures
         Whether to draw.
     """
-    yield Heading(study.title, 2)
+    yield Heading(study.title, 2, f"study-{study.name}.md")
     if study.about:
         yield Paragraph(study.about)
     for part, found in zip(study.parts, measured, strict=True):
-        yield Heading(part.title, 3)
+        yield Heading(part.title, 3, f"study-{study.name}/{part.name}.md")
         if part.about:
             yield Paragraph(part.about)
         drawing: Drawing = table_picture
