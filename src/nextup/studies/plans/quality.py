@@ -8,10 +8,23 @@ SAMPLED_METRICS = ("HR@5", "NDCG@5", "HR@10", "NDCG@10")
 LEVELS = (
     Method("POP", "pop", learn_from="train+valid"),
     Method("MC1", "mc1", added=True),
-    Method("BPR", "bpr", added=True),
+    *(
+        Method(label, model, added=True)
+        for label, model in (("BPR", "bpr"), ("FPMC", "fpmc"), ("Fossil", "fossil"))
+    ),
     Method("GRU4Rec", "gru4rec"),
     Method("GRU4Rec official", "gru4rec_official", published="GRU4Rec", added=True),
     Method("Caser", "caser"),
+    *(
+        Method(label, model, added=True)
+        for label, model in (
+            ("NextItNet", "nextitnet"),
+            ("GRec", "grec"),
+            ("SR-GNN", "srgnn"),
+            ("GC-SAN", "gcsan"),
+            ("SHAN", "shan"),
+        )
+    ),
     Method("HGN", "hgn"),
     Method("BERT4Rec", "bert4rec"),
     Method("SASRec", "sasrec"),
@@ -21,9 +34,14 @@ LEVELS = (
         Method(label, model, recipe=recipe, published=published, role="tuned", added=True)
         for label, model, recipe, published in (
             ("BPR tuned", "bpr", "tuned", None),
+            ("BPR fast", "bpr", "fast", None),
+            ("FPMC tuned", "fpmc", "tuned", None),
+            ("Fossil tuned", "fossil", "tuned", None),
             ("GRU4Rec tuned", "gru4rec", "tuned", "GRU4Rec"),
             ("GRU4Rec small", "gru4rec", "small", "GRU4Rec"),
+            ("GRU4Rec official tuned", "gru4rec_official", "tuned", "GRU4Rec"),
             ("Caser tuned", "caser", "tuned", "Caser"),
+            ("SHAN tuned", "shan", "tuned", None),
             ("HGN small", "hgn", "small", "HGN"),
             ("BERT4Rec small", "bert4rec", "small", "BERT4Rec"),
             ("SASRec tuned", "sasrec", "tuned", "SASRec"),
@@ -53,7 +71,7 @@ REPORTED = (
 OF_ATTRIBUTES = tuple(
     method
     for method in LEVELS
-    if method.label.startswith(("SASRec", "S3-Rec attributes")) or method.label == "LMA4Rec tuned"
+    if method.label.startswith(("SASRec", "S3-Rec attributes", "S3-Rec tuned", "LMA4Rec tuned"))
 )
 WORTH = (
     "S3-Rec's last stage is the SASRec above it; what it learnt before is held against that one."
