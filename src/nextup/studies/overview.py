@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
+from nextup.errors import ConfigError
 from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
-from nextup.studies.results import Results
+from nextup.studies.results import Result, Results
 from nextup.studies.study import Part, Study, studies
 from nextup.studies.wanted import Wanted, absent_methods, wanted_cells
 
@@ -29,13 +31,25 @@ def missing_cells(wanted: Iterable[Wanted], results: Results) -> list[Wanted]:
 def lacking_cells(
     cells: Iterable[Cell], results: Results, shown: Mapping[str, Asked]
 ) -> list[Cell]:
-    """Return the cells whose result lacks a measurement; `shown` is as for `queue_of`."""
+    """Return the cells whose result lacks a measurement; `shown` is as for `queue_of`.
+
+    One that was run by other words for the same (settings that are a recipe by now) is returned
+    as it was run, because its run folder and its result are called so.
+    """
     found = []
     for cell in cells:
         result = results.find(cell)
         if result is not None and result.lacking(shown.get(cell.identity, Asked())):
-            found.append(cell)
+            found.append(_as_run(cell, result))
     return found
+
+
+def _as_run(cell: Cell, result: Result) -> Cell:
+    stored = replace(result.cell, dataset=cell.dataset)
+    try:
+        return stored if stored.identity == cell.identity else cell
+    except ConfigError:  # of a recipe that is no more
+        return cell
 
 
 def all_parts(results: Results) -> list[Row]:
