@@ -33,9 +33,7 @@ LEVELS = (
     *(
         Method(label, model, recipe=recipe, published=published, role="tuned", added=True)
         for label, model, recipe, published in (
-            ("BPR tuned", "bpr", "tuned", None),
             ("BPR fast", "bpr", "fast", None),
-            ("FPMC tuned", "fpmc", "tuned", None),
             ("Fossil tuned", "fossil", "tuned", None),
             ("GRU4Rec tuned", "gru4rec", "tuned", "GRU4Rec"),
             ("GRU4Rec small", "gru4rec", "small", "GRU4Rec"),
