@@ -22,14 +22,12 @@ from nextup.studies.cell import Cell
 from nextup.studies.consistent import overlaps
 from nextup.studies.document import Grid, Picture, markdown
 from nextup.studies.figures import LIGHT, _stays
-from nextup.studies.overview import lacking_cells
 from nextup.studies.places import Places
 from nextup.studies.report import report_blocks
 from nextup.studies.results import Result, Results
 from nextup.studies.run_cell import How, fitted_already, run_cell
 from nextup.studies.study import Part, Study, register
 from nextup.studies.wanted import asked_by_all, wanted_cells
-from nextup.train.recipe import read_recipe
 
 from .conftest import QUICK
 from .fabricate import USERS, fabricate, measured_part, ranks_of
@@ -328,22 +326,6 @@ def test_a_folder_that_is_gone_is_said(both: Study, folder: Path) -> None:
         "study", "tiny", "sampled", "--methods", "MC1", "--device", "cpu", "--budget", "0s"
     )
     assert f"fitted again, as no such run is in runs/: {cell.name}" in found.err
-
-
-def test_what_was_run_by_other_words_is_measured_where_it_lies(tmp_path: Path) -> None:
-    _, model, train = read_recipe("bpr", "fast")
-    before, now = Cell("shop", "bpr", "paper", {**model, **train}), Cell("shop", "bpr", "fast")
-    assert before.identity == now.identity and before.name != now.name
-    fabricate(tmp_path, before)
-    asked = {now.identity: Asked((SAMPLED,))}
-    (found,) = lacking_cells([now], Results(tmp_path), asked)
-    assert (found.name, found.recipe) == (before.name, "paper")
-    (file,) = (tmp_path / "runs").glob("*.json")
-    for recipe in ("paper", "gone"):  # words that mean something else by now, or nothing
-        stored = json.loads(file.read_text())
-        stored["cell"] |= {"recipe": recipe, "settings": {}}
-        file.write_text(json.dumps(stored))
-        assert lacking_cells([now], Results(tmp_path), asked) == [now]
 
 
 STORED = Path(__file__).parents[2] / "results"

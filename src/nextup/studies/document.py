@@ -5,6 +5,9 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from nextup.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,18 @@ def markdown_pages(blocks: Iterable[Block], first: str) -> dict[str, str]:
     blocks
         The whole report.
     first
-        The file for what has no other page. Pictures are looked for in ``figures`` beside it.
+        The file for what has no other page. It, the pages and ``figures`` share a folder, or are
+        below it.
 
     Returns
     -------
     dict
-        Texts by file; names are paths below the folder of the first.
+        Texts by file.
+
+    Raises
+    ------
+    ConfigError
+        If two headings name one page.
     """
     pages: dict[str, list[Block]] = {first: []}
     trail = [(first, 0)]
@@ -101,15 +110,22 @@ def markdown_pages(blocks: Iterable[Block], first: str) -> dict[str, str]:
             while len(trail) > 1 and trail[-1][1] >= block.level:
                 trail.pop()
             if block.page:
+                if block.page in pages:
+                    raise ConfigError(f"report: two headings name the page {block.page}")
                 above = trail[-1][0]
-                there, back = _link(above, block.page), _link(block.page, above)
+                there = _link(above, block.page)
                 pages[above] += [block, Paragraph(f"On [a page of its own]({there}).")]
-                pages[block.page] = [Paragraph(f"[Up]({back})")]
+                pages[block.page] = [Paragraph(_way(block.page, [name for name, _ in trail]))]
                 trail.append((block.page, block.level))
-        elif isinstance(block, Picture) and len(trail) > 1:
-            pages[trail[-2][0]].append(block)
+        elif len(trail) > 1:
+            pages[trail[-2][0]] += pictures([block])
         pages[trail[-1][0]].append(block)
     return {name: markdown(shown, _link(name, "figures")) + "\n" for name, shown in pages.items()}
+
+
+def _way(page: str, above: Sequence[str]) -> str:
+    """Return links to the pages that a page hangs on, the first one first."""
+    return " / ".join(f"[{PurePosixPath(name).stem}]({_link(page, name)})" for name in above)
 
 
 def _link(page: str, to: str) -> str:

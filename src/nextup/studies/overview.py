@@ -34,22 +34,23 @@ def lacking_cells(
     """Return the cells whose result lacks a measurement; `shown` is as for `queue_of`.
 
     One that was run by other words for the same (settings that are a recipe by now) is returned
-    as it was run, because its run folder and its result are called so.
+    by those that its result, and so its run folder, is called by, if they still mean the same.
     """
     found = []
     for cell in cells:
         result = results.find(cell)
         if result is not None and result.lacking(shown.get(cell.identity, Asked())):
-            found.append(_as_run(cell, result))
+            found.append(_as_called(result, cell))
     return found
 
 
-def _as_run(cell: Cell, result: Result) -> Cell:
+def _as_called(result: Result, cell: Cell) -> Cell:
     stored = replace(result.cell, dataset=cell.dataset)
     try:
-        return stored if stored.identity == cell.identity else cell
+        same = (stored.identity, stored.name) == (cell.identity, result.name)
     except ConfigError:  # of a recipe that is no more
         return cell
+    return stored if same else cell
 
 
 def all_parts(results: Results) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from nextup.errors import RunError
 from nextup.evaluation.significance import RESAMPLES
 from nextup.studies.at_once import measured_at_once
 from nextup.studies.document import (
@@ -84,26 +85,46 @@ def write_report(
     ConfigError
         For an unknown study, or if matplotlib is not there.
     RunError
-        If a result is damaged, impossible, or cannot be compared with the others.
+        If a result is damaged, impossible, or cannot be compared with the others, or something
+        cannot be written.
     """
     chosen = [find_study(name) for name in names] if names else list(studies().values())
     if figures:
         check_matplotlib()
+    for below in ("figures", *(_folder_of(study) for study in chosen)):
+        _make(out / below)
     found = report_blocks(Results(results), chosen, figures, resamples, processes)
     blocks = [*found, *further]
     written = []
-    drawn = pictures(blocks)
-    (out / "figures" if drawn else out).mkdir(parents=True, exist_ok=True)
-    for each in drawn:
+    for each in pictures(blocks):
         file = out / "figures" / f"{each.name}.png"
         file.write_bytes(each.light)
         written.append(file)
     files = {**markdown_pages(blocks, "studies.md"), "report.html": page("nextup: studies", blocks)}
     for name, text in files.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_whole(out / name, text)
         written.append(out / name)
+    if not names:
+        for folder in map(_folder_of, chosen):
+            for old in set((out / folder).glob("*.md")) - set(written):
+                if old.read_text(encoding="utf-8").startswith("[studies]("):
+                    old.unlink()  # of a part that is no more
     return written
+
+
+def _folder_of(study: Study) -> str:
+    return f"study-{study.name}"
+
+
+def _make(folder: Path) -> None:
+    """Make a folder before anything is measured, so that nothing is measured in vain."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be made a folder ({error.strerror}); move what is in its way, or "
+            "name another folder with --out"
+        ) from None
 
 
 def report_blocks(
@@ -164,11 +185,11 @@ def study_blocks(
     figures
         Whether to draw.
     """
-    yield Heading(study.title, 2, f"study-{study.name}.md")
+    yield Heading(study.title, 2, f"{_folder_of(study)}.md")
     if study.about:
         yield Paragraph(study.about)
     for part, found in zip(study.parts, measured, strict=True):
-        yield Heading(part.title, 3, f"study-{study.name}/{part.name}.md")
+        yield Heading(part.title, 3, f"{_folder_of(study)}/{part.name}.md")
         if part.about:
             yield Paragraph(part.about)
         drawing: Drawing = table_picture

@@ -88,11 +88,29 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
         further, more = _measured(run, data, how, wanted.beside(cell.protocol))
         if before is not None and before.document["ranks_sha256"] == ranks_checksum(ranks):
             # The same run, measured further: where it came from stays as it is noted.
-            document = {**before.document, "measured": {"commit": commit(), "date": now()}}
+            noted = {"measured": {"commit": commit(), "date": now()}}
+            document = {**before.document, **_words(cell), **noted}
         else:
             document = _document(cell, run, begun, how, test)
         document = {**document, **more, "log": run.log()}
-        return store(places.results, cell.name, document, ranks, further)
+        file = store(places.results, cell.name, document, ranks, further)
+        if before is not None and before.file != file:
+            for old in (before.file, before.file.with_suffix(".npz")):
+                old.unlink(missing_ok=True)  # called by other words for the same
+        return file
+
+
+def _words(cell: Cell) -> dict[str, Any]:
+    """Return what a result says of how its run is called; other words may mean the same run."""
+    from nextup.studies.spelling import cell_text
+
+    named = replace(cell, dataset=nameable(cell))
+    return {
+        "recipe": cell.recipe,
+        "settings": dict(cell.settings),
+        "command": f"nextup study runs {cell_text(named)} --seeds {cell.seed}",
+        "cell": named.to_json(),
+    }
 
 
 def _document(
@@ -100,20 +118,16 @@ def _document(
 ) -> dict[str, Any]:
     """Return what a result says of a run."""
     from nextup.studies.provenance import provenance
-    from nextup.studies.spelling import cell_text
 
     about = json.loads((run.recommender_folder / "recommender.json").read_text())["about"]
-    named = replace(cell, dataset=nameable(cell))
     return {
         "dataset": cell.dataset_name,
         "model": cell.model,
-        "recipe": cell.recipe,
-        "settings": dict(cell.settings),
+        **_words(cell),
         "seed": cell.seed,
         "identity": cell.identity,
         "family": cell.family,
         **provenance(device=how.device),
-        "command": f"nextup study runs {cell_text(named)} --seeds {cell.seed}",
         "begun": json.loads(begun.read_text()),
         "how": asdict(how),
         "seconds": about["facts"].get("train_seconds"),
@@ -121,7 +135,6 @@ def _document(
         "best_epoch": about["facts"].get("best_epoch"),
         "stages": about["facts"].get("stages"),
         "decided": cell.decided,
-        "cell": named.to_json(),
         "leaks": run.config["leaks"],
         "data": {k: v for k, v in run.config["dataset"].items() if k != "path"},
         "valid": run.metrics.get("valid"),

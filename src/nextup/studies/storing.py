@@ -57,7 +57,7 @@ def store(
     whole = {
         "format": FORMAT,
         "name": name,
-        **{key: value for key, value in document.items() if key not in ("log", "further")},
+        **{key: value for key, value in document.items() if key not in ("name", "log", "further")},
         "cases": len(ranks),
         "cases_sha256": checksum(ranks.users.astype(np.int64), targets.astype(np.int64)),
         "ranks_sha256": ranks_checksum(ranks),

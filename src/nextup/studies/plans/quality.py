@@ -60,8 +60,9 @@ LEVELS = (
 )
 REPORTED = (
     "Held against what the authors of S3-Rec report of the same sets and split. Their S3-Rec knows "
-    "the items' attributes; ours is shown with and without. Rows called tuned or small are our own "
-    "settings and stand beside the published figure of the same model. The authors' S3-Rec "
+    "the items' attributes; ours is shown with and without. Rows called tuned, small or fast are "
+    "our own settings and stand beside the published figure of the same model, where there is one; "
+    "systems that they do not report are added. The authors' S3-Rec "
     "pre-trains for 150 epochs on Beauty and Toys (100 on Sports and Yelp), then learns for up to "
     "200; the row with 20 epochs pre-trains for no longer, then learns as our SASRec does."
 )
@@ -72,7 +73,8 @@ OF_ATTRIBUTES = tuple(
     if method.label.startswith(("SASRec", "S3-Rec attributes", "S3-Rec tuned", "LMA4Rec tuned"))
 )
 WORTH = (
-    "S3-Rec's last stage is the SASRec above it; what it learnt before is held against that one."
+    "S3-Rec's last stage is a SASRec: of the tuned rows the tuned one, of the others SASRec as "
+    "published. Differences are from the tuned one."
 )
 
 STUDY = register(
