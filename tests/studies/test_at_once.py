@@ -110,7 +110,7 @@ from nextup.cli.console import stoppable
 from nextup.studies.at_once import _deaf, _pool
 
 def say_and_wait(seconds):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # a line, never half of one
     time.sleep(seconds)
 
 if __name__ == "__main__":

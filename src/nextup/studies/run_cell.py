@@ -89,7 +89,8 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
         if before is not None and before.document["ranks_sha256"] == ranks_checksum(ranks):
             # The same run, measured further: where it came from stays as it is noted.
             noted = {"measured": {"commit": commit(), "date": now()}}
-            document = {**before.document, **_words(cell), **noted}
+            words = {} if before.name == cell.name else _words(cell)
+            document = {**before.document, **words, **noted}
         else:
             document = _document(cell, run, begun, how, test)
         document = {**document, **more, "log": run.log()}
@@ -123,11 +124,11 @@ def _document(
     return {
         "dataset": cell.dataset_name,
         "model": cell.model,
-        **_words(cell),
         "seed": cell.seed,
         "identity": cell.identity,
         "family": cell.family,
         **provenance(device=how.device),
+        **_words(cell),
         "begun": json.loads(begun.read_text()),
         "how": asdict(how),
         "seconds": about["facts"].get("train_seconds"),
