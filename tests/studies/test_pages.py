@@ -67,11 +67,13 @@ def test_what_is_in_the_way_is_said_before_anything_is_measured(
 
 def test_pages_of_parts_that_are_no_more_go(plan: Study, tmp_path: Path) -> None:
     fabricate_study(tmp_path / "results", plan)
-    pages = tmp_path / "out" / "study-tiny"
-    pages.mkdir(parents=True)
-    (pages / "gone.md").write_text("[studies](../studies.md) / [study-tiny](../study-tiny.md)\n")
+    out = tmp_path / "out"
+    pages = out / "study-tiny"
+    write_report(tmp_path / "results", out, ["tiny"], False, 200)
+    assert not (out / "figures").exists()
+    (pages / "gone.md").write_text((pages / "table.md").read_text())
     (pages / "mine.md").write_text("a note of my own\n")
-    write_report(tmp_path / "results", tmp_path / "out", ["tiny"], False, 200)
+    write_report(tmp_path / "results", out, ["tiny"], False, 200)
     assert (pages / "gone.md").exists(), "some studies alone change nothing of what else is there"
-    write_report(tmp_path / "results", tmp_path / "out", None, False, 200)
+    write_report(tmp_path / "results", out, None, False, 200)
     assert not (pages / "gone.md").exists() and (pages / "mine.md").exists()

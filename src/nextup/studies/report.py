@@ -91,7 +91,7 @@ def write_report(
     chosen = [find_study(name) for name in names] if names else list(studies().values())
     if figures:
         check_matplotlib()
-    for below in ("figures", *(_folder_of(study) for study in chosen)):
+    for below in (*(["figures"] if figures else []), *map(_folder_of, chosen)):
         _make(out / below)
     found = report_blocks(Results(results), chosen, figures, resamples, processes)
     blocks = [*found, *further]
