@@ -135,12 +135,9 @@ class S3Rec(GapReader):
         """Make what pre-training needs, or leave it behind."""
         self.heads = None
         if name == "pre-train":
-            kinds = 0 if self._has is None else self._has.shape[1]
             used = {name: getattr(self.config, f"{name}_weight") > 0 for name in OBJECTIVES}
-            heads = Heads(used, self.config.width, self.config.initial_std, kinds)
+            heads = Heads(used, self.config.width, self.config.initial_std, self._has)
             self.heads = heads.to(self.items.weight.device)
-            if self._has is not None:
-                self._has = self._has.to(self.items.weight.device)
 
     @property
     def targets(self) -> Samples:
@@ -184,10 +181,10 @@ class S3Rec(GapReader):
         sums: dict[str, Tensor] = {}
         if heads.aap:
             there = heads.aap(states[0][~hidden])
-            sums["aap"] = heads.labels_loss(there, self._has, tokens[~hidden])
+            sums["aap"] = heads.labels_loss(there, tokens[~hidden])
             states[0] = states[0][gaps]
         if heads.map:
-            sums["map"] = heads.labels_loss(heads.map(states[0]), self._has, tokens[gaps])
+            sums["map"] = heads.labels_loss(heads.map(states[0]), tokens[gaps])
         if heads.mip:
             right, wrong = (heads.mip(states[0]) * vectors.view(2, len(gaps), -1)).sum(dim=2)
             sums["mip"] = told_apart(right, wrong)

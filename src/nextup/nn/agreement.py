@@ -40,8 +40,8 @@ class Heads(nn.Module):
         By name, whether each is in use; it then has a linear layer of this name, else None.
     width, std
         Of states, and of fresh weights.
-    n_labels
-        How many labels (attributes) an item may have, 0 for none.
+    has
+        Sparse ``[I + 1, n_labels]``: which items have which labels (attributes); None without any.
 
     Attributes
     ----------
@@ -51,8 +51,11 @@ class Heads(nn.Module):
         ``[n_labels, d]``: a vector for each label, or None.
     """
 
+    own: Tensor
+    first: Tensor
+
     def __init__(
-        self, objectives: Mapping[str, bool], width: int, std: float, n_labels: int
+        self, objectives: Mapping[str, bool], width: int, std: float, has: Tensor | None
     ) -> None:
         super().__init__()
         self.gap = nn.Parameter(torch.randn(width) * std)
@@ -62,23 +65,36 @@ class Heads(nn.Module):
                 nn.init.normal_(layer.weight, std=std)
                 nn.init.zeros_(layer.bias)
             setattr(self, name, layer)
-        self.attributes = nn.Parameter(torch.randn(n_labels, width) * std) if n_labels else None
+        self.attributes = None
+        if has is not None:
+            self.attributes = nn.Parameter(torch.randn(has.shape[1], width) * std)
+            item, own = has.coalesce().indices()
+            first = torch.bincount(item, minlength=len(has)).cumsum(0)
+            self.register_buffer("own", own, persistent=False)
+            self.register_buffer("first", nn.functional.pad(first, (1, 0)), persistent=False)
 
-    def labels_loss(self, states: Tensor, has: Tensor, items: Tensor) -> Tensor:
+    def labels_loss(self, states: Tensor, items: Tensor) -> Tensor:
         """Sum over states and labels of the binary cross-entropy of their products.
 
         Parameters
         ----------
         states
             ``[M, d]``.
-        has
-            Sparse ``[I + 1, n_labels]``: 1 where an item has a label.
         items
             ``int64[M]``: whose labels each state should tell.
         """
         labels = self.attributes
         assert labels is not None
-        with torch.autocast(states.device.type, enabled=False):  # whose types sparse products lack
-            own = torch.sparse.mm(has, labels)[items]
+        own = self._sums_of_own(labels, items)
         total: Tensor = softplus(states @ labels.T).sum() - (states * own).sum()
         return total
+
+    def _sums_of_own(self, labels: Tensor, items: Tensor) -> Tensor:
+        """``[M, d]``: for each item the sum of its labels' vectors, zero where it has none."""
+        counts = self.first[items + 1] - self.first[items]
+        ends = counts.cumsum(0)
+        shift = self.first[items] - (ends - counts)
+        at = shift.repeat_interleave(counts)
+        at += torch.arange(len(at), device=at.device)
+        bags: Tensor = nn.functional.embedding_bag(self.own[at], labels, ends - counts, mode="sum")
+        return bags
