@@ -42,6 +42,9 @@ def test_lengths_starts_and_strangers_are_equally_likely() -> None:
     np.testing.assert_allclose(double, 1 / 6, atol=0.02)
     first = found.strangers.view(draws, 4).max(dim=1).values
     assert set(first.tolist()) == set(range(100, 130))
+    alone = first[inside.sum(dim=1) == 1]  # the first item of a stretch of one is the stretch
+    shares = torch.bincount(alone - 100, minlength=30) / len(alone)
+    np.testing.assert_allclose(shares, 1 / 30, atol=0.016)  # five standard deviations
 
 
 def test_a_stranger_is_any_item_that_its_row_has_not() -> None:

@@ -131,3 +131,11 @@ def test_negatives_follow_from_seed_epoch_and_step_alone() -> None:
     assert drawn(0, 1, 2) == drawn(0, 1, 2)
     others = [drawn(*other) for other in ((1, 1, 2), (0, 2, 2), (0, 1, 1))]
     assert drawn(0, 1, 2) not in others
+
+
+def test_a_step_has_no_more_rows_than_it_says() -> None:
+    train = Sequences.from_lists([[1, 2], [3, 4], [5, 6]])
+    stream = LaneStream(train, lanes=1, stretch=3)
+    batch = stream.batch(stream.order(0), 0, 0)
+    assert len(batch) == 3, "three histories in one stretch of one lane"
+    assert batch.row_total == 3

@@ -131,6 +131,17 @@ def test_the_loss_is_the_mean_cross_entropy_of_full_logits_at_the_gaps() -> None
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+def test_a_row_read_for_its_last_item_has_no_other_gap() -> None:
+    model = made(dropout=0.0, mask_share=0.5, last_only=1.0)
+    batch = first_batch(model, shop(12))
+    found = model.loss(batch).total
+    masked = batch.tokens.index_fill(0, batch.last_at, MASK)
+    states = model.encode(masked, Packing(batch.lengths, batch.device))[batch.last_at]
+    logits = model.predictions(states) @ model.item_vectors().T + model.item_bias()
+    expected = cross_entropy(logits[:, 1:], batch.tokens[batch.last_at] - 1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_states_that_are_no_gaps_have_no_gradient() -> None:
     model = made(layers=0)  # without blocks a state is its token's own, and nobody else's
     batch = batch_of_lists(ROWS, 10)

@@ -198,6 +198,8 @@ def test_histories_among_views_give_the_loss_they_give_alone(targets: str, paddi
     model = contrastive("coserec", targets=targets, threshold=3, contrast_padding=padding)
     batch = first_batch(model)
     streams = model.streams(batch)
+    owners = streams.batch.users[torch.from_numpy(np.argsort(streams.order))].tolist()
+    assert owners == batch.users.tolist() + [-1] * (len(streams.order) - len(batch))
     states = model.encode(streams.batch, last_only=model.last_only)
     among = model.losses_of(states[streams.targets_at], batch)[1]
     alone = model.target_losses(batch)[1]

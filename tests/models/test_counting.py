@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import dataset_of
@@ -167,3 +168,19 @@ def test_fit_and_evaluate_give_the_anchor_too(tmp_path: Path) -> None:
     )
     found = evaluate(run, data, device="cpu")
     assert {name: round(found[name], 4) for name in expected} == expected
+
+
+def test_logits_make_the_shares_that_were_counted() -> None:
+    batch = batch_of_lists([[1], [2, 3]], 9)
+    found = torch.softmax(counted("pop", [[1, 1, 2], [1, 2]], 3).logits(batch), dim=1)
+    torch.testing.assert_close(found, torch.tensor([[0, 0.6, 0.4, 0]] * 2, dtype=torch.float64))
+    followed = counted("mc1", [[1, 1, 2], [1, 2]], 3, backoff=0.0).logits(batch)
+    torch.testing.assert_close(torch.softmax(followed, dim=1)[0, 1:3].tolist(), [1 / 3, 2 / 3])
+
+
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+def test_a_chain_is_loaded_where_it_is() -> None:
+    found = counted("mc1", [[1, 2, 3]], 3).state_dict()
+    model = make_model("mc1", 3).to("meta")
+    model.load_state_dict(found)
+    assert {each.device.type for each in model.buffers()} == {"meta"}

@@ -74,3 +74,22 @@ def test_all_tables_of_fpmc_start_alike(name: str) -> None:
 def test_biases_of_items_start_at_zero(name: str) -> None:
     bias = fresh(name).item_bias()
     assert bias is not None and not bias.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "bound"),
+    [
+        ("hgn", "place_by_item", math.sqrt(6 / (WIDTH + 1))),
+        ("hgn", "place_by_user", math.sqrt(6 / (WIDTH + 5))),
+    ],
+)
+def test_what_is_uniform_lies_between_the_stated_bounds(
+    name: str, weights: str, bound: float
+) -> None:
+    found = dict(fresh(name).named_parameters())[weights].detach()
+    assert 0.7 * bound < float(found.abs().max()) <= bound
+    assert float(found.std()) == pytest.approx(bound / math.sqrt(3), rel=0.25)
+
+
+def test_what_all_users_of_fossil_share_starts_at_zero() -> None:
+    assert not dict(fresh("fossil").named_parameters())["steps"].any()

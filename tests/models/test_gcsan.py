@@ -8,10 +8,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from small_models import Thrice
 from torch import Tensor
 
 from nextup.data.batches import batch_of_lists
-from nextup.models.gcsan import GCSAN
+from nextup.models.gcsan import GCSAN, AttentionLayer
 from nextup.models.registry import make_model
 
 N_ITEMS = 9
@@ -110,3 +111,18 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
     model.forward = model.encode  # type: ignore[method-assign,assignment]
     assert torch.autograd.gradcheck(run, tuple(weights.values()))
+
+
+def test_dropout_is_on_what_feed_forward_adds_and_nowhere_else() -> None:
+    model = model_of(dropout=0.3, layers=2)
+    blocks = [block for block in model.blocks if isinstance(block, AttentionLayer)]
+    assert [block.drop.rate for block in blocks] == [0.3] * 2
+    for block in blocks:
+        block.drop = Thrice()  # type: ignore[assignment]
+    thrice = states_of(model)
+    for block in blocks:
+        block.drop = torch.nn.Identity()  # type: ignore[assignment]
+        with torch.no_grad():
+            block.contract.weight.mul_(3)
+            block.contract.bias.mul_(3)
+    torch.testing.assert_close(thrice, states_of(model))

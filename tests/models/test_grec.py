@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from small_models import first_batch
+from small_models import Thrice, first_batch
 from torch import Tensor
 from torch.nn.functional import conv1d, gelu, layer_norm, pad
 
 from nextup.data.batches import Batch, batch_of_lists
+from nextup.errors import ConfigError
 from nextup.models.grec import GRec, draw_gaps
 from nextup.models.registry import make_model
 from nextup.nn.convolution import DilatedBlock
@@ -189,3 +192,28 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
                 ends.append(float(loss()))
             parameter.add_(direction, alpha=step)
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-6), name
+
+
+def test_dropout_is_on_what_the_projector_and_the_blocks_add() -> None:
+    model = made(dropout=0.3)
+    assert [each.drop.rate for each in (*model.encoder, *model.decoder, model)] == [0.3] * 9
+    model.drop = Thrice()
+    thrice = states(model, ROW, [2])
+    model.drop = torch.nn.Identity()
+    with torch.no_grad():
+        model.narrow.weight.mul_(3)
+        model.narrow.bias.mul_(3)
+    torch.testing.assert_close(thrice, states(model, ROW, [2]))
+
+
+def test_of_several_processes_each_adds_its_share_of_the_penalty() -> None:
+    model = made(l2=0.1)
+    batch = first_batch(model)
+    alone = model.loss(batch).parts["l2"]
+    half = model.loss(replace(batch, row_total=2 * len(batch))).parts["l2"]
+    torch.testing.assert_close(2 * half, alone)
+
+
+def test_a_convolution_that_looks_both_ways_has_a_middle() -> None:
+    with pytest.raises(ConfigError, match="must be odd"):
+        make_model("grec", N_ITEMS, {"kernel": 4})

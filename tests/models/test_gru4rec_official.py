@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from small_models import N_ITEMS, dataset_of, scores_of, shop
+from small_models import N_ITEMS, Thrice, dataset_of, scores_of, shop
 from torch import Tensor
 
 from nextup.data.batches import batch_of_lists
@@ -166,8 +166,11 @@ def test_a_step_reaches_back_as_many_items_as_asked() -> None:
         assert tables[-1] == reached[-len(tables[-1]) :] and len(tables) == 4 - len(tables[-1])
 
 
-def test_gradients_through_a_stretch() -> None:
-    model = model_of(bptt=4, loss="bpr_max", hidden=3, negatives=4)
+@pytest.mark.parametrize(
+    "more", [{"loss": "bpr_max"}, {"loss": "cross_entropy", "logq": 0.7}, {"loss": "top1_max"}]
+)
+def test_gradients_through_a_stretch(more: dict[str, Any]) -> None:
+    model = model_of(bptt=4, hidden=3, negatives=4, **more)
     batch = steps_of(stream_of(model, Sequences.from_lists([[1, 2, 3, 4], [5, 6, 7]]), 2))[0]
     inputs = list(model.parameters())
 
@@ -342,3 +345,15 @@ def test_a_saved_recommender_holds_no_lanes(tmp_path: Path) -> None:
 def test_several_processes_are_refused() -> None:
     with pytest.raises(ConfigError, match="trains in one process"):
         model_of().training_stream(shop(), batch_size=4, seed=0, device=CPU, world=2)
+
+
+def test_dropout_of_embedded_items_is_on_what_is_read_alone() -> None:
+    model = model_of(embedding_dropout=0.3)
+    assert model.input_drop.rate == 0.3
+    batch = steps_of(stream_of(model, Sequences.from_lists([[1, 2, 3], [4, 5, 6]]), 2))[0]
+    model.input_drop = Thrice()
+    thrice = model.loss(batch).total
+    model.input_drop = torch.nn.Identity()
+    with torch.no_grad():
+        model.recurrence.weight_ih_l0.mul_(3)  # what reads items; what scores them stays
+    torch.testing.assert_close(model.loss(batch).total, thrice)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_models import first_batch
@@ -74,3 +76,16 @@ def test_the_penalty_is_the_mean_half_square_of_the_weights() -> None:
     expected /= len(list(free.parameters()))
     difference = float(held.loss(batch).total.detach() - free.loss(batch).total.detach())
     assert difference == pytest.approx(expected, rel=1e-4)
+
+
+def test_of_several_processes_each_adds_its_share_of_the_penalty() -> None:
+    model = made(l2=0.1)
+    batch = first_batch(model)
+    alone = model.loss(batch).parts["l2"]
+    half = model.loss(replace(batch, target_total=2 * batch.target_total)).parts["l2"]
+    torch.testing.assert_close(2 * half, alone)
+
+
+@pytest.mark.parametrize("block", ["a", "b"])
+def test_dropout_reaches_every_block(block: str) -> None:
+    assert [each.drop.rate for each in made(block=block, dropout=0.3).blocks] == [0.3] * 6

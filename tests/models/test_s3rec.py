@@ -27,7 +27,7 @@ from nextup.augment.segments import items_not_in_row, random_segments
 from nextup.data.attributes import attribute_matrix
 from nextup.data.catalog import Catalog
 from nextup.data.sequences import Sequences
-from nextup.errors import ConfigError
+from nextup.errors import ConfigError, InputError
 from nextup.models.gaps import View
 from nextup.models.registry import make_model
 from nextup.models.s3rec import S3Rec
@@ -294,3 +294,14 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
                 ends.append(float(loss()))
             parameter.add_(direction, alpha=step)
         assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(slope, rel=1e-4, abs=1e-7), name
+
+
+@pytest.mark.parametrize("more", [{"mip_weight": 0.0}, {"max_length": 3}])
+def test_who_has_met_every_item_is_no_obstacle_where_a_row_leaves_some(
+    more: dict[str, Any],
+) -> None:
+    train = Sequences.from_lists([[1, 2, 3, 4], [4, 1]])
+    form = {"width": 4, "max_length": 4, "loss": "softmax"}
+    make_model("s3rec", 4, {**form, **more}).prepare(train, torch.device("cpu"))
+    with pytest.raises(InputError, match="has met all 4 items"):
+        make_model("s3rec", 4, form).prepare(train, torch.device("cpu"))

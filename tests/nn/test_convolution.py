@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from nextup.nn.convolution import (
     DilatedBlock,
     DilatedConvolution,
     Neighbours,
+    convolution_blocks,
     mean_half_square,
     packed_convolution,
 )
@@ -103,3 +106,33 @@ def test_a_block_of_kind_b_is_its_formula() -> None:
 def test_the_penalty_is_a_mean_over_weights() -> None:
     one, two = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.full((2, 2), 2.0))
     assert float(mean_half_square([one, two]).detach()) == (3 / 2 + 16 / 2) / 2
+
+
+def test_a_block_of_kind_a_is_its_formula() -> None:
+    block = BottleneckBlock(8, kernel=3, dilation=2)
+    rows, x = rows_of([3, 9]), torch.randn(12, 8)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+
+    def read(y: Tensor, norm: torch.nn.LayerNorm) -> Tensor:
+        spread = (y.var(1, False, keepdim=True) + 1e-8).sqrt()
+        return torch.relu((y - y.mean(1, keepdim=True)) / spread * norm.weight + norm.bias)
+
+    y = block.narrow(read(x, block.input_norm), rows)
+    assert y.shape == (12, 4)
+    y = block.middle(read(y, block.narrow_norm), rows)
+    y = block.widen(read(y, block.middle_norm), rows)
+    assert block.middle.distances == [4, 2, 0]
+    assert block.narrow.distances == block.widen.distances == [0]
+    torch.testing.assert_close(block(x, rows), x + y)
+
+
+@pytest.mark.parametrize("kind", ["a", "b"])
+def test_dropout_is_on_what_a_block_adds(kind: Literal["a", "b"]) -> None:
+    (block,) = convolution_blocks(kind, 64, 3, (2,), dropout=0.5)
+    rows, x = rows_of([3, 9]), torch.randn(12, 64)
+    added = block.eval()(x, rows) - x
+    dropped = block.train()(x, rows) - x
+    kept = dropped.abs() > 1e-6
+    assert 0.3 < float(kept[added.abs() > 1e-6].double().mean()) < 0.7
+    torch.testing.assert_close(dropped, torch.where(kept, 2 * added, 0.0), atol=1e-5, rtol=1e-5)

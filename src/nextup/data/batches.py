@@ -42,7 +42,8 @@ class Batch:
     negatives
         ``int64[M, n]``, one set for each target, or ``int64[n]``, one set for all.
     negative_log_q, target_log_q
-        Log-probability of having been drawn, shaped like `negatives` and `targets`.
+        What the logQ correction takes off their scores: the log of how often each is expected
+        among the step's draws. Shaped like `negatives` and `targets`.
     until
         ``int64[B]`` on the host: how many items of its user's training history each row has
         read, were it not cut, by its end. None outside of training.

@@ -1,7 +1,7 @@
 """Negatives: items a target is compared with, drawn on the batch's device.
 
-Each sampler also knows the log-probability with which it draws, which the logQ correction of a
-sampled softmax needs.
+A sampler of a whole step also says what the logQ correction of a sampled softmax takes off the
+scores: the log of how often it expects to draw each item.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nextup.errors import ConfigError, InputError
 
 @dataclass(frozen=True)
 class Drawn:
-    """Negatives of one step: ``items[M, n]`` or ``items[n]``, and the log-probabilities."""
+    """Negatives of one step: ``items[M, n]`` or ``items[n]``, and what logQ takes off scores."""
 
     items: Tensor
     log_q: Tensor | None = None
@@ -115,7 +115,8 @@ class PopularityNegatives:
 
     ``power=0`` is uniform. An item never met in training counts as 1e-12: it is as good as never
     drawn, but for a power near 0. With `in_batch`, the step's own targets are negatives of each
-    other too; an item's probability is then that of being drawn either way (as expected counts).
+    other too; an item's probability is then that of being drawn either way (as expected counts; how
+    often it is a target is taken from how often it occurs, first items of histories included).
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ Departures from the authors' code:
 * Gaps are drawn anew in every step. The code draws ten sets a history once and for all, and adds
   one copy with the last item as its only gap; here a history is read that way with probability
   `last_only`.
-* Validation items are not trained on.
+* Validation items are not trained on, and the softmax has no padding and no [MASK] in it.
 * A history is its last `max_length` items, where the code slides windows over longer ones;
   ``rows="prefix"`` trains on every prefix instead, which has every item as a last one.
 * Places are counted from the end of the row, in training and in answering alike. The code counts

@@ -3,7 +3,7 @@
 Yuan, He, Jiang, Guo, Xiong, Xu & Xiong, *Future Data Helps Training: Modeling Future Contexts for
 Session-based Recommendation*, WWW 2020. Some items of a training history, never its first, are
 hidden. An encoder of convolutions that look both ways reads the history with its gaps; a causal
-decoder reads the whole history. Their sum at an item goes through a projector and the decoder's
+decoder reads it as it is. Their sum at an item goes through a projector and the decoder's
 causal convolutions, and a softmax over the catalogue finds the item that follows, where that one
 is a gap. Nothing leaks: the encoder never sees a hidden item, and the decoder at an item only
 that item and those before it. What follows the gap, though, is seen.
@@ -15,6 +15,7 @@ Departures from the authors' code:
 * A gap has a vector of its own. The code uses the item number 0, which is also padding.
 * Padding is neither read, nor computed on, nor ever a gap.
 * The projector's GELU is exact.
+* A history is its last `max_length` items. The penalty is off unless asked for, as `paper` does.
 * The loss is a mean over the gaps of a step. Processes that share a step weigh their gaps by their
   rows, since each knows its own gaps alone.
 
@@ -27,7 +28,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
@@ -53,12 +54,12 @@ class GRecConfig(ModelConfig):
         0.5, gt=0, le=1, description="share of a history's items, its first apart, that are hidden"
     )
     encoder_dilations: tuple[PositiveInt, ...] = Field(
-        (1, 4, 1, 4), description="encoder: one block for each; its second convolution is twice so"
+        (1, 4, 1, 4), description="encoder: a block each; its second convolution is twice as far"
     )
     decoder_dilations: tuple[PositiveInt, ...] = Field(
         (1, 4, 1, 4), description="decoder: the same"
     )
-    kernel: int = Field(3, ge=1, description="taps of a convolution")
+    kernel: int = Field(3, ge=1, description="taps of a convolution; odd")
     projector: int | None = Field(
         None, ge=1, description="inner width of the projector, by default 2 * width"
     )
@@ -66,6 +67,13 @@ class GRecConfig(ModelConfig):
     l2: float = Field(
         0.0, ge=0, description="weight of the penalty: mean over weights of half the squared norm"
     )
+
+    @field_validator("kernel")
+    @classmethod
+    def _has_a_middle(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd: the encoder looks as far back as ahead")
+        return value
 
 
 @register

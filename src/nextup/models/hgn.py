@@ -17,7 +17,8 @@ the 5-core sets (three training items) is one row that reads nothing but padding
 Departures
 ----------
 * The loss is the mean over pairs, the authors' the sum; `l2` is in their units and is divided by
-  the number of pairs too, which Adam cannot tell from theirs.
+  the number of pairs too. Adam cannot tell that from theirs where gradients are far above its
+  epsilon (1e-8); what L2 alone moves, such as a vector no pair has met yet, shrinks more slowly.
 * The instance gate is trained. In the public code its two tensors are no registered parameters
   and stay as drawn; ``train_instance_gate=false`` is that.
 * Padding has a vector of its own, learnt as theirs is, and is never drawn as a negative. With

@@ -1,9 +1,10 @@
 """MC1: a first-order Markov chain, by counting.
 
 The score of item ``j`` after a history that ends in ``i`` is how often ``j`` directly followed
-``i`` in training, plus a tiny multiple of how often ``j`` occurs at all, which orders the items
-never seen to follow. The oldest sequential recommender there is, and on the Amazon sets stronger
-than many a published neural one: it belongs in every table.
+``i`` in training, plus a tiny multiple of how often ``j`` occurs at all (`backoff`), which orders
+the items never seen to follow. Of one step and as counted: nothing is added to the counts, and
+older items have no say. The oldest sequential recommender there is, and on the Amazon sets
+stronger than many a published neural one: it belongs in every table.
 """
 
 from __future__ import annotations
@@ -83,5 +84,6 @@ class MarkovChain(Recommender):
         # The number of distinct pairs is known only from the data, so make room for it.
         for name in ("followers", "counts"):
             if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+                room = torch.empty_like(state_dict[prefix + name], device=self.offsets.device)
+                setattr(self, name, room)
         super()._load_from_state_dict(state_dict, prefix, *rest)

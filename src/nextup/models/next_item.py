@@ -35,7 +35,11 @@ class NextItemConfig(ModelConfig):
         description="which targets a step has: after every item, every prefix as its own sample, "
         "or each history's last item only",
     )
-    negatives: int = Field(1, ge=1, description="negatives for each target (not for softmax)")
+    negatives: int = Field(
+        1,
+        ge=1,
+        description="negatives of each target; sampled_softmax: of a step (not for softmax)",
+    )
     negative_power: float = Field(
         0.0, ge=0, le=1, description="sampled_softmax: draw items with probability count^power"
     )
@@ -46,8 +50,8 @@ class NextItemConfig(ModelConfig):
     calibration: float = Field(0.75, ge=0, le=1, description="gbce: t, 0 is plain BCE")
     exclude_future: bool = Field(
         False,
-        description="never draw a user's validation and test items as negatives, as the public "
-        "S3-Rec code does (a mild leak)",
+        description="bce, gbce, bpr: never draw a user's validation and test items as negatives, "
+        "as the public S3-Rec code does (a mild leak)",
     )
     output_precision: Literal["32", "bf16"] = Field(
         "32", description="softmax: precision of the product with the whole catalogue"

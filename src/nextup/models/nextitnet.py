@@ -46,8 +46,8 @@ class NextItNetConfig(NextItemConfig):
     width: int = Field(64, ge=1, description="width of item vectors and states")
     block: Literal["a", "b"] = Field(
         "b",
-        description="residual block: b has two convolutions, the second twice as wide; a has one, "
-        "at half the width",
+        description="residual block: b has two convolutions, the second's taps twice as far apart; "
+        "a has one, of half as many features",
     )
     dilations: tuple[PositiveInt, ...] = Field(
         (1, 2, 1, 2, 1, 2), description="one block for each, this far between its taps"

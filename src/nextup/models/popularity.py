@@ -39,3 +39,7 @@ class Popularity(Recommender):
     def scores(self, batch: Batch) -> Tensor:
         """``[B, I + 1]``: the counts, for every history alike."""
         return self.counts.expand(len(batch), -1)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """``float64[B, I + 1]``: logarithms of the counts."""
+        return self.scores(batch).log()

@@ -9,7 +9,7 @@ Recommendation with Mutual Information Maximization*, CIKM 2020. One `fit` has t
 * masked attribute prediction (``map_weight``): which attributes it has;
 * associated attribute prediction (``aap_weight``): those of the items that are not hidden;
 * segment prediction (``sp_weight``): which stretch of items stood in a longer gap rather than one
-  of somebody else.
+  drawn from all histories.
 
 "fine-tune" is SASRec from these weights, and SASRec, to the bit, where there is no pre-training.
 What pre-training alone needs is left behind with it, so a saved recommender is a SASRec's.
@@ -19,9 +19,11 @@ sigmoids, which lies between 0.31 and 1.31, and an item without attributes count
 
 Departures from that code:
 
-* Segments of others are taken from training histories; the code's hold validation and test items.
+* Stretches to compare with are drawn from training histories, laid end to end (one may be of the
+  user's own, or of two); the code's hold validation and test items.
 * A prefix of one item has no part in segment prediction, where the code compares it with itself.
-* Sums over a batch are divided by its rows, which Adam does not feel; the weights are as published.
+* Sums over a batch are divided by its rows; the weights are as published. Adam feels that in an
+  epoch's last step alone, where it has fewer rows; other optimisers and a `clip_norm` do.
 * Every prefix of a history is read, its last `max_length` items; the code's are those of the last
   `max_length` items only.
 * Padding is not computed on, and is no attribute.
@@ -118,7 +120,8 @@ class S3Rec(GapReader):
         if self.config.pretrain_epochs:
             items = torch.from_numpy(train.items[train.positions()].astype("int64"))
             self._corpus = items.to(device)
-            if int(train.lengths.max()) >= self.n_items:  # then nothing may be left to draw
+            most = min(int(train.lengths.max()), self.config.max_length)
+            if self.config.mip_weight and most >= self.n_items:  # nothing may be left to draw
                 UniformNegatives(self.n_items, 1, train)
 
     # ---- stages -------------------------------------------------------------------------------

@@ -13,13 +13,15 @@ Each prefix is a sample, with one item not taken, BPR and L2 (equation 8).
 Departures
 ----------
 * The paper's sets are sessions: the current one is short, all before it long. Here a history has no
-  sessions: the last `short` items are short, those before them long. A history with no more than
-  `short` items is its own long set, since an empty one would leave the first attention nothing.
+  sessions: the last `short` items are short, those before them long (of its last `max_length`). A
+  history with no more than `short` items is its own long set, since an empty one would leave the
+  first attention nothing.
 * An item met twice stands twice among what is attended to.
 * L2 is on a sample's user, target and negatives (not on the items it reads), and on W1 and W2 as
   a whole; the paper adds all weights to a sum over samples, in steps of stochastic descent.
-  Recipe `paper` has 1e-2 on vectors and 1e-4 on attention; the defaults and `tuned` have them the
-  other way round, chosen on Beauty's validation.
+  Negatives that a step shares (`sampled_softmax`) count once in it, not once a sample; with
+  `in_batch` the targets are among them. Recipe `paper` has 1e-2 on vectors and 1e-4 on attention;
+  the defaults have them the other way round, chosen on Beauty's validation.
 * A user never seen in training gets the vector that the mean of their items' vectors suggests
   (`nextup.models.users`).
 * Fresh weights of W1 and W2 are uniform and of the stated variance; a public port draws them

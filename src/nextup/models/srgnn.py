@@ -13,7 +13,8 @@ no weights, so one never seen in training is answered like any other, from the h
 Departures: an edge that occurs twice counts once in the mean over neighbours, as in the authors'
 code; the paper's text divides its number of occurrences (`counted_edges`). The long interest
 sums over places, not nodes, so an item met twice counts twice: also as in the code. Histories are
-those of users, cut to the last `max_length` items, not sessions. `dropout` is not in the paper.
+those of users, cut to the last `max_length` items, not sessions. `W3` has a bias, which equation 7
+has not; `dropout` is not in the paper.
 The authors' script picks the best epoch on the test set; here validation does.
 """
 

@@ -108,11 +108,13 @@ class Streams:
             ends = np.cumsum(joined.lengths)[at]
             last = np.repeat(ends - np.cumsum(batch.lengths), batch.lengths)
             at = (np.arange(len(batch.tokens)) + last)[batch.target_at.cpu().numpy()]
+        users = batch.users.new_full((len(order),), -1)  # of a view nobody says whose it is
+        users[: len(batch)] = batch.users
         read = Batch(
             joined.tokens,
             joined.lengths,
             order,
-            batch.users,
+            users[torch.from_numpy(order).to(batch.device)],
             ago=joined.ago,
             keeps_padding=keeps_padding,
         )

@@ -155,7 +155,7 @@ class DilatedConvolution(nn.Module):
 
 
 class DilatedBlock(nn.Module):
-    """Two dilated convolutions, the second twice as wide as the first (the paper's figure 3b).
+    """Two dilated convolutions, the second's taps twice as far apart (the paper's figure 3b).
 
     ``x + relu(norm(conv_2a(relu(norm(conv_a(x))))))``, each norm over a token's own features.
 
@@ -186,7 +186,7 @@ class DilatedBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """One dilated convolution between two of one tap, at half the width (figure 3a).
+    """One dilated convolution between two of one tap, of half as many features (figure 3a).
 
     Every convolution reads what was normalised and rectified before it.
 

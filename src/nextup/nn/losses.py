@@ -44,8 +44,10 @@ def sampled_softmax_loss(
     """Cross-entropy of the target against sampled items, optionally corrected for the sampling.
 
     With the logQ correction (Bengio & Senecal 2003; Yi et al., RecSys 2019) every score loses
-    the log of the expected number of times its item is drawn, which makes the gradient that of
-    the full softmax in the limit.
+    the log of the expected number of times its item is drawn, so that the sum over what is drawn
+    estimates that over the catalogue. Where ids are given, draws of the target itself are left
+    out, while the target's own term, always there, is corrected like any other: as is usual, and
+    not the full softmax in the limit, since with many draws the target weighs less than its share.
 
     Parameters
     ----------

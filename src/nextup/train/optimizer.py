@@ -8,7 +8,7 @@ has no momentum and adds epsilon outside the root.)
 
 Tables of items may be moved by rows (`ParameterGroup.by_rows`): rows that a step did not meet stay
 as they are, momentum and weight decay included, so that a step costs by what it met and not by the
-catalogue. The gradient may then be sparse, and a dense one moves the same rows.
+catalogue. The gradient may then be sparse; a dense one moves the rows in which it is not zero.
 """
 
 from __future__ import annotations
