@@ -17,8 +17,10 @@ from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError
 from nextup.models.contrastive import ContrastiveRecommender
 from nextup.models.registry import make_model
+from nextup.models.sasrec import SASRec
 from nextup.models.srma import SRMA
 from nextup.models.streams import Streams
+from nextup.nn.packing import Packing
 
 WINDOW = 8
 
@@ -190,6 +192,15 @@ def test_padding_that_is_kept_is_contrasted_as_public_code_does() -> None:
     partner = torch.arange(2 * half).roll(half)
     expected = float(torch.nn.functional.cross_entropy(alike, partner).detach())
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_left_of_a_view_keeps_its_places_from_either_end() -> None:
+    packing = Packing(np.array([1, 2, 3]), torch.device("cpu"))
+    ago = torch.tensor([0, 2, 0, 5, 4, 1])  # one item; one of three hidden; three of six
+    for positions, places in {"start": [0, 0, 2, 0, 1, 4], "recency": [7, 5, 7, 2, 3, 6]}.items():
+        model = make_model("sasrec", N_ITEMS, {"positions": positions, "max_length": 8})
+        assert isinstance(model, SASRec)
+        assert model._places(packing, ago).tolist() == places
 
 
 @pytest.mark.parametrize("padding", [False, True])

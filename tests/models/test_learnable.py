@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
-from nextup.models.learnable import LearnableAugmentation
+from nextup.errors import ConfigError
+from nextup.models.learnable import LearnableAugmentation, _twice
 from nextup.nn import learnable_dropout
 from nextup.nn.learnable_dropout import LearnableDropout
 
@@ -277,3 +279,37 @@ def test_sampled_answers_differ_from_expected_ones_and_repeat() -> None:
     assert one.shape == (3, N_ITEMS)
     closer = (scores_of(many, batch) - one).abs().mean()
     assert closer > 0
+
+
+def test_a_step_of_one_history_has_a_credit() -> None:
+    model = learner(credit="swap")
+    stream = model.training_stream(
+        Sequences.from_lists([[3, 9, 4, 30, 11]]), batch_size=4, seed=0, device=torch.device("cpu")
+    )
+    batch = stream.batch(stream.order(0), 0, 0)
+    assert len(batch) == 1
+    assert all(torch.isfinite(each).all() for each in gradients(model, batch).values())
+
+
+def test_of_several_processes_each_adds_its_share_of_the_entropy() -> None:
+    found = []
+    for rows in (1, 2):  # as many rows as there are here, and twice as many
+        for weight in (0.0, 0.5):
+            model = learner(entropy_weight=weight, estimator="frozen")
+            batch = first_batch(model)
+            torch.manual_seed(0)
+            whole = replace(batch, row_total=rows * len(batch))
+            found.append(float(model.loss(whole).total.detach()))
+    assert found[1] - found[0] == pytest.approx(2 * (found[3] - found[2]), rel=1e-3)
+    assert abs(found[1] - found[0]) > 0.1
+
+
+@pytest.mark.parametrize("more", [{"estimator": "concrete"}, {"keep_scale": "inverse"}])
+def test_a_gradient_through_the_masks_is_of_the_total_loss(more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="gradients through the masks are of the total loss"):
+        learner(keep_loss="recommendation", **more)
+
+
+def test_rows_twice_over_are_of_the_same_users() -> None:
+    batch = first_batch(learner())
+    assert _twice(batch).users.tolist() == [*batch.users.tolist()] * 2

@@ -78,6 +78,14 @@ def test_what_teachers_say_is_the_same_kept_or_asked_again() -> None:
         torch.testing.assert_close(one.logits(0, 3), other.logits(0, 3), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("more", [{}, {"imitate_over": 5}, {"temperature": 2.0}])
+def test_where_nothing_was_drawn_nothing_is_imitated(more: dict[str, Any]) -> None:
+    model = taught(keep_mb=0, imitate_share=1e-9, **more)
+    total, each = model._predictions(first_batch(model), model.weights())
+    total.backward()  # type: ignore[no-untyped-call]
+    assert float(total.detach()) == 0.0 and each.tolist() == [0.0, 0.0]
+
+
 def test_a_teacher_hears_nothing_of_what_comes_later() -> None:
     model = taught()
     rows = [row.tolist() for row in shop()]

@@ -124,6 +124,13 @@ def test_a_teacher_may_be_taught_itself_and_its_own_teachers_are_kept(tmp_path: 
     assert [line.get("reused") for line in found.log()] == [True]
 
 
+def test_a_stage_draws_what_it_would_alone_however_deep_it_is_nested() -> None:
+    inner = {"student": part("hgn"), "teachers": [TEACHERS[0], {**TEACHERS[1], "start": 2}]}
+    teachers = [{"model": "ssi", "settings": inner}]
+    whole = make_model("ssi", N_ITEMS, {"student": STUDENT, "teachers": teachers})
+    assert [stage.number for stage in whole.stages()] == [0, 2000, 0, 0]
+
+
 def test_a_student_with_stages_imitates_in_the_last(tmp_path: Path) -> None:
     student = part("s3rec", pretrain_epochs=1)
     settings = {"student": student, "teachers": ["pop"], **SHORT}

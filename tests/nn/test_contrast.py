@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nextup.nn.contrast import (
     SlotLayout,
+    all_products,
     contrastive_losses,
     row_means,
     slot_products,
@@ -114,3 +115,18 @@ def test_exchanging_a_row_for_itself_changes_nothing() -> None:
     alike = views @ views.T
     found = swap_differences(alike, alike, partners(8))
     assert found.abs().max() < 1e-9
+
+
+def test_a_pair_alone_has_nobody_to_be_mistaken_for() -> None:
+    alike, swapped = torch.tensor([[1.0, 0.5], [0.5, 1.0]]), torch.tensor([[2.0, 3.0], [-1.0, 0.0]])
+    assert contrastive_losses(alike, partners(2)).abs().max() < 1e-6
+    assert swap_differences(alike, swapped, partners(2)).tolist() == [0.0, 0.0]
+
+
+def test_products_are_not_rounded_where_the_rest_is() -> None:
+    one, other = torch.randn(5, 64) * 8, torch.randn(7, 64) * 8
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (one @ other.T).dtype == torch.bfloat16
+        found = all_products(one, other)
+    torch.testing.assert_close(found, (one[:, None] * other).sum(2), atol=1e-3, rtol=1e-5)
+    assert all_products(one.double(), other.double()).dtype == torch.float64

@@ -22,9 +22,9 @@ in rows of its own (``one_pass=True`` puts gaps into what the task reads, and so
 items in contexts made wrong on purpose); losses are means, not sums; sizes and chances of n-grams
 are those of `nextup.augment.ngrams`. Eq. 3 counts the masked session among the n-grams to choose
 from, which must mean the n-gram itself; it has no temperature, ours is a setting. N-grams of other
-sessions that are the very same, or of the same user, are no negatives. A session that has no
-corruption (one item; one item repeated) is left out of the task. Nothing but training histories is
-ever read.
+sessions that are the very same, or of the same user, are no negatives. A session whose order cannot
+be made wrong (one item; one item repeated) is left out of the temporal task. Nothing but training
+histories is ever read.
 
 Answers, also for a user never met, are BERT4Rec's.
 """
@@ -49,7 +49,7 @@ from nextup.data.sequences import Sequences
 from nextup.models.base import Losses, ModelConfig
 from nextup.models.bert4rec import BERT4Rec, BERT4RecConfig, appended
 from nextup.models.registry import register
-from nextup.nn.contrast import matching_losses
+from nextup.nn.contrast import all_products, matching_losses
 from nextup.nn.packing import Packing, Slots
 
 
@@ -194,5 +194,5 @@ class Consistency(BERT4Rec):
         padded[row, ngrams.ago] = ngrams.tokens
         _, same = torch.unique(padded, dim=0, return_inverse=True)
         left_out = (same[:, None] == same) | ((users[:, None] == users) & (users >= 0))
-        alike = whole @ local.T / self.config.temperature
+        alike = all_products(whole, local) / self.config.temperature
         return matching_losses(alike, left_out).mean()

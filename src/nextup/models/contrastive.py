@@ -25,7 +25,13 @@ from nextup.data.batches import Batch
 from nextup.models.augmented import AugmentedConfig, AugmentedRecommender
 from nextup.models.base import Kind, Losses
 from nextup.models.streams import Streams, padded
-from nextup.nn.contrast import SlotLayout, contrastive_losses, row_means, slot_products
+from nextup.nn.contrast import (
+    SlotLayout,
+    all_products,
+    contrastive_losses,
+    row_means,
+    slot_products,
+)
 
 
 class ContrastiveConfig(AugmentedConfig):
@@ -145,7 +151,7 @@ class ContrastiveRecommender(AugmentedRecommender):
         others = vectors if others is None else others
         if self.config.agreement == "cosine":
             vectors, others = (torch.nn.functional.normalize(x, dim=1) for x in (vectors, others))
-        return vectors @ others.T / self.config.temperature
+        return all_products(vectors, others) / self.config.temperature
 
     def contrast_of_streams(self, states: Tensor, streams: Streams, batch: Batch) -> Tensor:
         """Return the contrastive loss of the step, given the states of its streams."""

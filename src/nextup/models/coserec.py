@@ -8,8 +8,9 @@ embeddings, or (``hybrid``) from whichever is surer of itself, from some epoch o
 
 Departures: similar items and views are drawn from training inputs only; crop and reorder may
 start anywhere (the public code never takes the last place); reorder has its own rate (the public
-code gives it mask's where there is a threshold; ``reorder_rate=0.7`` does the same); padding is
-not contrasted.
+code gives it mask's where there is a threshold; ``reorder_rate=0.7`` does the same); operators see
+the last `max_length` items of a history (the code's see it whole, and cut what they made); similar
+items are looked for among embeddings one epoch sooner than there; padding is not contrasted.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nextup.data.batches import Batch
@@ -87,6 +87,16 @@ class LearnableConfig(ContrastiveConfig):
     )
     answer_samples: int = Field(10, ge=1, description="sampled: how many masks")
 
+    @model_validator(mode="after")
+    def _can_learn_from_one_loss(self) -> LearnableConfig:
+        compares = self.estimator not in ("concrete", "straight_through")
+        if self.keep_loss != "total" and not (compares and self.keep_scale == "none"):
+            raise ValueError(
+                "keep_loss is for estimators that compare two passes (arm, disarm), with masks as "
+                "they are (keep_scale none); gradients through the masks are of the total loss"
+            )
+        return self
+
 
 class LearnableAugmentation(ContrastiveRecommender):
     """Mixin before an encoder's class: its output dropout is learnt."""
@@ -123,8 +133,9 @@ class LearnableAugmentation(ContrastiveRecommender):
         """Return the joint loss under the first masks, with the logits' estimated gradient."""
         for drop in self.drops:
             drop.clamp()
+        share = len(batch) / batch.row_total  # of several processes each adds its own
         if not (self.training and self.drops and self.drops[0].needs_twin):
-            return self._regularised(super().loss(batch))
+            return self._regularised(super().loss(batch), share)
         streams = self.streams(batch)
         first, second = self._two_passes(streams)
         both = self.config.weights_from == "both"
@@ -144,12 +155,12 @@ class LearnableAugmentation(ContrastiveRecommender):
         for drop, gradient in zip(self.drops, gradients, strict=True):
             surrogate = (drop.logits * gradient).sum()
             total = total + (surrogate - surrogate.detach())
-        return self._regularised(Losses(total, parts))
+        return self._regularised(Losses(total, parts), share)
 
-    def _regularised(self, losses: Losses) -> Losses:
+    def _regularised(self, losses: Losses, share: float) -> Losses:
         if self.config.entropy_weight > 0:
             entropy = torch.stack([negative_entropy(drop.keep) for drop in self.drops]).sum()
-            losses.total = losses.total + self.config.entropy_weight * entropy
+            losses.total = losses.total + share * self.config.entropy_weight * entropy
         return losses
 
     def _two_passes(self, streams: Streams) -> tuple[Tensor, Tensor]:
@@ -238,6 +249,7 @@ def _twice(batch: Batch) -> Batch:
         tokens=batch.tokens.repeat(2),
         lengths=np.tile(batch.lengths, 2),
         rows=np.concatenate([batch.rows, batch.rows + len(batch.rows)]),
+        users=batch.users.repeat(2),
         ago=None if batch.ago is None else batch.ago.repeat(2),
         copies=2,
     )

@@ -16,6 +16,8 @@ What the paper leaves open, and what is done here:
 * Learnable dropout works in the recommendation pass as well ("w/o SSL" is called learnable
   dropout SASRec), and its logits learn from the joint loss.
 * The loss of eq. 7 is BCE with one negative, as in the code that the paper builds on.
+* Two readings cannot be run: layer norm before the feed-forward layer (the formula of eq. 3), and
+  masks on that layer's inner units.
 
 "w/o SSL" is ``contrast_weight=0``, "w/o DA" is ``augment=false``, and "w/o LMA" is `coserec`.
 

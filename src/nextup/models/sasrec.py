@@ -166,7 +166,10 @@ class SASRec(NextItemRecommender):
 
     def _places(self, packing: Packing, ago: Tensor | None) -> Tensor:
         if self.config.positions == "start":
-            return packing.indices()
+            if ago is None:
+                return packing.indices()
+            first = torch.from_numpy(packing.ends - packing.lengths).to(ago.device)
+            return ago[first][packing.row_of] - ago  # places of masked items stay empty
         if ago is not None:
             return self.config.max_length - 1 - ago
         return packing.slots(self.config.max_length)

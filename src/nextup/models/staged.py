@@ -138,7 +138,8 @@ class Staged(Recommender):
                 key = None if last else stage.key
                 if key is not None and said.start:
                     key = f"{key}, start {said.start}"
-                random = place + _STARTS * said.start
+                within = place if stage.number is None else stage.number
+                random = within + _STARTS * said.start
                 plan.append((number, stage.name, Stage(name, settings, random, key)))
         return plan
 

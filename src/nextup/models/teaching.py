@@ -118,6 +118,9 @@ class Classroom:
         until
             ``int64[B]``: how many items of each are read, at least 1.
         """
+        if len(until) == 0:  # not every model can read no rows
+            nothing = torch.zeros(0, self.teachers[0].n_items + 1, device=self.device)
+            return [Spoken(nothing)] * len(self.teachers)
         said: list[Teacher] = []
         for number, teacher in enumerate(self.teachers):
             if not teacher.factors:

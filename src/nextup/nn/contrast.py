@@ -146,6 +146,16 @@ def row_means(states: Tensor, row: Tensor, n_rows: int) -> Tensor:
     return states.new_zeros(n_rows, states.shape[1]).index_add(0, row, states) / counts[:, None]
 
 
+def all_products(one: Tensor, other: Tensor) -> Tensor:
+    """``[R, S]``: vectors ``[R, d]`` times vectors ``[S, d]``, in single precision at least.
+
+    Such products reach hundreds, and what counts is their differences: bf16 would round those away.
+    """
+    with torch.autocast(one.device.type, enabled=False):
+        wide = torch.promote_types(one.dtype, torch.float32)
+        return one.to(wide) @ other.to(wide).T
+
+
 def contrastive_losses(alike: Tensor, partner: Tensor) -> Tensor:
     """``[R]``: for each row the cross-entropy of its partner among all other rows.
 
@@ -210,8 +220,10 @@ def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
 
     Returns
     -------
-    ``[R]``.
+    ``[R]``, in the precision of `alike`.
     """
+    if len(alike) == 2:  # a pair alone has nobody to be mistaken for: its loss is always 0
+        return torch.zeros_like(alike[0]).detach()
     s = alike.detach().clone().fill_diagonal_(-torch.inf)
     t = swapped.detach().clone().fill_diagonal_(-torch.inf)
     total = _log_sum(s)
