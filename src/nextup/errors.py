@@ -28,7 +28,7 @@ class RunError(NextupError):
 
 
 class DivergedError(NextupError):
-    """Training came to a loss that is not finite: other settings are needed."""
+    """Training came to a loss or to scores that are not finite: other settings are needed."""
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -137,3 +137,11 @@ def test_filters_that_remove_everything(settings_: dict, parts: list[str], tmp_p
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_point_that_is_advised_is_one_that_can_be_given(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\n1,1,10.5\n1,2,11\n1,3,12.25\n2,3,11.5\n")
+    with pytest.raises(InputError, match=r"runs from 10\.5 to 12\.25; choose a point inside"):
+        read(path, since=20)
+    assert read(path, since="11.5").n_interactions == 2

@@ -336,3 +336,17 @@ def test_card_tells_where_it_came_from(tmp_path: Path) -> None:
     assert card["counts"] == {"users": 2, "items": 2, "interactions": 3, "repeats": 0}
     assert card["length"]["mean"] == 1.5 and card["length"]["max"] == 2
     assert "2 users, 2 items, 3 interactions" in repr(dataset)
+
+
+def test_times_stay_with_their_items_where_histories_stand_in_another_order(tmp_path: Path) -> None:
+    data = make([[1, 2], [3, 4, 5]])
+    turned = Dataset(
+        data.sequences.rows(np.array([1, 0])),
+        data.catalog,
+        RawIds.of(["u1", "u0"]),
+        data.times,
+        {"name": "turned"},
+    )
+    loaded = Dataset.load(turned.save(tmp_path / "turned"))
+    assert loaded.sequences.flat().tolist() == [3, 4, 5, 1, 2]
+    assert loaded.times is not None and loaded.times.tolist() == [2, 3, 4, 0, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -311,3 +312,20 @@ def test_numbers_given_as_text(tmp_path: Path) -> None:
     assert dataset.catalog.ids.tolist() == ["007", "7"]
     path.write_text("user,item\n1,8\n1,7\n")
     assert read(path, text_ids=True).catalog.ids.tolist() == ["8", "7"]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "says"),
+    [
+        ("u1 i1 4\nu1 i2 5\n", {"user": 0, "item": 1}, "has no columns to choose"),
+        ("u1 i1 4\nu1 i2 5\n", {"format": "s3rec", "user": 0}, "has no columns to choose"),
+        ("u1 i1 4\nu1 i2 5\n", {"format": "pairs", "time": 2}, "has no column of times"),
+    ],
+)
+def test_columns_that_a_format_has_not_are_refused(
+    text: str, options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text(text)
+    with pytest.raises(InputError, match=says):
+        read(path, **options)

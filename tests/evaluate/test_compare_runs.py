@@ -127,3 +127,13 @@ def test_the_table_is_plain_text() -> None:
     assert len({len(row) for row in table}) == 1
     assert all(isinstance(cell, str) for row in table for cell in row)
     assert "full ranking" in found.describe() and "against a" in found.describe()
+
+
+def test_a_user_s_mean_of_several_cases_is_no_hit_or_miss() -> None:
+    users = np.repeat(np.arange(3), 2)
+    runs = {
+        name: CaseRanks(users, np.array(ranks, dtype=np.float64), Protocol())
+        for name, ranks in {"a": [0, 0, 99, 99, 99, 99], "b": [99, 99, 0, 99, 0, 99]}.items()
+    }
+    (_, row) = compare(runs, metrics=["HR@10"]).rows
+    assert row.test == "sign flips" and row.p_value == 1.0, "two halves are as much as one whole"

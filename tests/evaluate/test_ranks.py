@@ -11,7 +11,7 @@ from scorers import Table, Vectors
 
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases, leave_one_out
-from nextup.errors import InputError, NextupError, RunError
+from nextup.errors import DivergedError, InputError, NextupError, RunError
 from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks, rank_cases
@@ -112,7 +112,7 @@ def test_a_target_in_its_own_history_cannot_be_found() -> None:
 def test_scores_that_are_not_finite_are_an_error(model_class: type, bad: float) -> None:
     table = np.zeros((2, 6))
     table[1, 4] = bad
-    with pytest.raises(NextupError, match=r"model (table|vectors): scores are not finite"):
+    with pytest.raises(DivergedError, match=r"model (table|vectors): scores are not finite"):
         rank_cases(model_class(table), make_cases([[1], [2]], [3, 3]), Protocol())
 
 

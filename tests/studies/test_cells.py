@@ -131,6 +131,9 @@ def test_cells_survive_json() -> None:
         "toys:sasrec:bias=true",
         "toys:pop:learn_from=train+valid",
         "toys:mc1:split=last-2:candidates=sampled:n_negatives=50:ties=low_id",
+        "toys:pop:split=time:2018-01-01,2018-07-01",
+        "toys:pop:split=time:2018-01-01T12:30:00,2018-07-01:ties=low_id",
+        "toys:sasrec:dropout=0.30000000001",
     ],
 )
 def test_a_run_is_written_as_it_is_read(text: str) -> None:

@@ -28,6 +28,8 @@ from nextup.studies.results import Result, Results
 from nextup.studies.run_cell import How, fitted_already, run_cell
 from nextup.studies.study import Part, Study, register
 from nextup.studies.wanted import asked_by_all, wanted_cells
+from nextup.train.assess import evaluate
+from nextup.train.run import Run
 
 from .conftest import QUICK
 from .fabricate import USERS, fabricate, measured_part, ranks_of
@@ -87,6 +89,19 @@ def test_a_run_is_measured_by_every_protocol_that_is_asked_for(shop: Path, folde
     assert found.consistency is not None and found.consistency["protocol"]["candidates"] == "full"
     text = (folder / "results/runs" / f"{found.name}.json").read_text()
     assert str(shop.parent) not in text, "a result names a place of this machine"
+
+
+def test_ranks_of_another_protocol_in_the_run_s_folder_are_not_taken_for_the_cell_s(
+    shop: Path, folder: Path
+) -> None:
+    cell = Cell(str(shop), "sasrec", None, QUICK)
+    run_cell(cell, places(folder), How("cpu"))
+    before = only(folder)
+    run = Run(folder / "runs/studies" / before.name)
+    evaluate(run, Dataset.load(shop), protocol=SAMPLED, device="cpu")
+    assert run.metrics["test"]["HR@10"] > before.test["HR@10"]
+    run_cell(cell, places(folder), How("cpu"), BOTH)
+    assert only(folder).test == before.test and only(folder).holds == BOTH
 
 
 def test_what_is_missing_is_added_without_fitting_again(

@@ -177,3 +177,9 @@ def test_what_is_no_result_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "runs" / "x.json").write_text(text)
     with pytest.raises(RunError, match=r"x\.json: is not a result of a study"):
         Results(tmp_path)
+
+
+def test_a_result_that_is_being_written_anew_is_not_there(tmp_path: Path) -> None:
+    file = fabricate(tmp_path, CELL)
+    (file.parent / "gone.json").symlink_to(tmp_path / "nowhere")  # listed, and gone when opened
+    assert [result.file for result in Results(tmp_path).all] == [file]

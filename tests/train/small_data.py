@@ -52,6 +52,7 @@ def dataset(sequences: Sequences | None = None, name: str = "walks") -> Dataset:
 def quick(data: Dataset, run: Path, model: str = "sasrec", **more: Any) -> Run:
     """Fit on the CPU without a word; settings by name, what is not a setting goes to `fit`."""
     options = ("seed", "resume", "overwrite", "recipe", "learn_from", "split", "protocol")
+    options += ("precision", "withhold_test")
     chosen = {key: more.pop(key) for key in options if key in more}
     fields = {"sasrec": (), "gru4rec": ()}
     settings = {**(QUICK if model in fields else {}), **more}

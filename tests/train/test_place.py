@@ -132,6 +132,22 @@ def test_a_process_killed_while_it_replaced_a_run_loses_neither(tmp_path: Path) 
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_process_killed_before_the_new_run_came_to_anything_loses_not_the_old(
+    tmp_path: Path,
+) -> None:
+    run = quick(dataset(), tmp_path / "run", "pop")
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
+    aside = tmp_path / f".run.old-{int(gone.stdout)}-abcd1234"
+    run.path.rename(aside)
+    run.path.mkdir()
+    (run.path / "config.json").write_text("{}")
+    (run.path / "log.jsonl").touch()
+    with pytest.raises(RunError, match="exists already"):
+        quick(dataset(), run.path, "mc1")
+    assert run.finished and run.config["model"] == "pop"
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_link_to_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run = quick(dataset(), tmp_path / "run", "pop")
     (tmp_path / "link").symlink_to(run.path)

@@ -183,6 +183,7 @@ def test_resuming_a_finished_run_changes_nothing(whole: Run, tmp_path: Path) -> 
         ({"seed": 1}, "another seed.*0 then, 1 now"),
         ({"split": "last-2"}, "another split"),
         ({"learn_from": "all"}, "another learn_from"),
+        ({"precision": "bf16"}, "another precision.*'32' then, 'bf16' now"),
     ],
 )
 def test_resuming_with_other_settings_is_refused_and_says_which(
@@ -191,6 +192,23 @@ def test_resuming_with_other_settings_is_refused_and_says_which(
     place = copy_of(whole, tmp_path / "run")
     with pytest.raises(RunError, match=said):
         quick(dataset(), place, resume=True, **{**SETTINGS, **change})
+
+
+@pytest.mark.parametrize("then", [True, False])
+def test_what_withheld_the_test_items_goes_on_withholding_them(then: bool, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"withhold_test": then, "epochs": 1}
+    run = quick(dataset(), tmp_path / "run", **how)
+    (run.path / "recommender" / "recommender.json").unlink()
+    with pytest.raises(RunError, match="another test"):
+        quick(dataset(), run.path, resume=True, **{**how, "withhold_test": not then})
+
+
+def test_a_run_of_before_precision_was_noted_goes_on(whole: Run, tmp_path: Path) -> None:
+    place = copy_of(whole, tmp_path / "run")
+    noted = json.loads((place / "config.json").read_text())
+    del noted["precision"]
+    (place / "config.json").write_text(json.dumps(noted))
+    assert quick(dataset(), place, resume=True, **SETTINGS).log() == whole.log()
 
 
 def test_resuming_on_another_dataset_is_refused(whole: Run, tmp_path: Path) -> None:

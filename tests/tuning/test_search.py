@@ -17,6 +17,7 @@ import pytest
 from nextup.data.dataset import Dataset
 from nextup.data.sequences import Sequences
 from nextup.errors import RunError
+from nextup.evaluation.catalogue import not_finite
 from nextup.studies.places import Places, held
 from nextup.studies.run_cell import BusyError, How
 from nextup.studies.runner import Runner
@@ -220,6 +221,10 @@ def test_a_search_that_is_overwritten_is_made_anew(shop: Path, places: Places) -
     document = search.begin(places, overwrite=True)
     assert len(search.missing(document)) == 2
     assert not any(places.run(cell.name).exists() for cell in search.cells)
+    run_here(search_of(shop, trials=3), places)
+    smaller, more = search_of(shop, trials=1), search_of(shop, trials=3)
+    smaller.begin(places, overwrite=True)
+    assert not any(places.run(cell.name).exists() for cell in more.cells), "of earlier trials"
 
 
 # ---- what may go wrong -----------------------------------------------------------------------
@@ -244,6 +249,21 @@ def test_a_trial_that_diverges_is_an_outcome(
     assert "is not finite" in found["trials"][1]["diverged"] and not search.missing(found)
     best = best_trial(found)
     assert best is not None and best["number"] == 0
+
+
+def test_a_trial_whose_weights_break_in_its_last_step_is_an_outcome(
+    shop: Path, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = search_of(shop, trials=1)
+    search.begin(places)
+
+    def broken(*_: object) -> None:
+        raise not_finite("model")
+
+    monkeypatch.setattr("nextup.train.loop.Loop._validate", broken)
+    run_trial(search.cells[0], places, CPU)
+    found = read_search(search.file(places))
+    assert "scores are not finite" in found["trials"][0]["diverged"]
 
 
 def test_two_processes_never_run_the_same_trial(shop: Path, places: Places) -> None:

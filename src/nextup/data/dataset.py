@@ -163,7 +163,8 @@ class Dataset:
             **_id_arrays("item", self.catalog.ids),
         }
         if self.times is not None:
-            whole = len(self.times) == len(arrays["items"])
+            whole = np.array_equal(sequences.starts, offsets[:-1])  # end to end, as they stand
+            whole = whole and len(self.times) == len(arrays["items"])
             arrays["times"] = self.times if whole else self.times[sequences.positions()]
         catalog = {"titles": self.catalog.titles, "attributes": self.catalog.attributes}
         counts = {

@@ -114,10 +114,11 @@ def beside(path: Path, what: str) -> Path:
     return hidden
 
 
-def clear_leftovers(path: Path) -> None:
+def clear_leftovers(path: Path, worthless: Callable[[Path], bool] | None = None) -> None:
     """Remove what processes that were killed left beside `path`; put back what they set aside.
 
     A process that was killed while it replaced a folder leaves the old one under a hidden name.
+    The old one also comes back where the new folder is `worthless`: it came to nothing.
     """
     hidden = f".{glob.escape(path.name)}."
     with contextlib.suppress(OSError):
@@ -127,6 +128,8 @@ def clear_leftovers(path: Path) -> None:
         for left in list(path.parent.glob(f"{hidden}old-*")):
             if not left.is_dir() or left.is_symlink() or _at_work(left):
                 continue
+            if worthless is not None and path.is_dir() and worthless(path):
+                shutil.rmtree(path, ignore_errors=True)
             if path.is_symlink() or path.exists():
                 shutil.rmtree(left, ignore_errors=True)
             else:

@@ -18,7 +18,7 @@ from nextup.data.rawids import RawIds
 from nextup.data.read import Origin, Reading, read_log
 from nextup.data.sequences import Sequences
 from nextup.data.sideitems import build_catalog
-from nextup.data.times import UNIT_NAMES, parse_point
+from nextup.data.times import UNIT_NAMES, parse_point, told
 from nextup.errors import InputError
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def _filter_rows(
             )
         at = parse_point(point, log.time, setting)
         mask = log.times >= at if setting == "since" else log.times < at
-        span = f"the log runs from {int(log.times.min())} to {int(log.times.max())}"
+        first, last = (told(int(end), log.time) for end in (log.times.min(), log.times.max()))
+        span = f"the log runs from {first} to {last}"
         log.keep(filters.count(setting, str(point), mask, f"{span}; choose a point inside"))
     if min_rating is not None:
         assert log.ratings is not None

@@ -240,10 +240,15 @@ def _read_text(path: Path, chosen: str, reading: Reading, say: Say) -> tuple[Log
         times=TimeColumn("gaps") if chosen == "gaps" else None,
         say=say,
     )
-    if sequences and (reading.need_rating or _wanted(reading).get("time") is not None):
+    columns = {role: column for role, column in _wanted(reading).items() if column is not None}
+    if sequences and (reading.need_rating or columns):
         raise InputError(
-            f"{where}: {FORMATS[chosen]} has no columns for ratings or times; name another format "
-            "with --format, or leave those settings out"
+            f"{where}: {FORMATS[chosen]} has no columns to choose, and none for ratings or times; "
+            "name another format with --format, or leave those settings out"
+        )
+    if chosen == "pairs" and "time" in columns:
+        raise InputError(
+            f"{where}: {FORMATS[chosen]} has no column of times; leave --format out, or --time"
         )
     for chunk in _chunks(path, chosen, reading, origin, say):
         collector.add(chunk)

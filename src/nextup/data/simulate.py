@@ -39,7 +39,8 @@ def simulate(
     seed
         Decides everything; the same seed gives the same shop.
     mean_length
-        Purchases of a customer on average; each makes at least 5 (and at most ``n_items // 2``).
+        Purchases of a customer on average, were there no end to them: each makes at least 5, and
+        at most 100 or ``n_items // 2``.
     stickiness
         Probability that the intent stays from one purchase to the next.
     follow

@@ -61,6 +61,19 @@ def microseconds(text: str) -> int | None:
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
+def told(time: int, of: dict[str, Any] | None) -> str:
+    """Return a stored time as the log has it, and as `parse_point` reads it.
+
+    Examples
+    --------
+    >>> told(10_500_000, {"unit": "own", "scaled_by": 1_000_000}), told(7, {"unit": "own"})
+    ('10.5', '7')
+    """
+    scale = int((of or {}).get("scaled_by", 1))
+    whole, rest = divmod(time, scale)
+    return f"{whole + rest / scale:.6f}".rstrip("0") if rest else str(whole)
+
+
 def parse_point(point: object, time: dict[str, Any] | None, what: str) -> int:
     """Return a point in time (a number, or an ISO date) in a log's unit.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nextup.data.batches import Batch
-from nextup.errors import NextupError
+from nextup.errors import DivergedError
 
 LINE = 16
 """Numbers of a cache line."""
@@ -108,10 +108,10 @@ def as_float(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def not_finite(model: object) -> NextupError:
+def not_finite(model: object) -> DivergedError:
     """Return the error for a model whose scores are not numbers."""
     name = getattr(model, "name", type(model).__name__)
-    return NextupError(
+    return DivergedError(
         f"model {name}: scores are not finite (NaN or infinity), so nothing can be ranked; "
         "its training diverged: train again with a lower learning rate or gradient clipping, "
         "or use an earlier checkpoint"

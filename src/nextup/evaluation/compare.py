@@ -26,7 +26,8 @@ from nextup.evaluation.significance import (
 class Row:
     """One metric of one run, and how it differs from the baseline (None for the baseline).
 
-    `test` names the paired test of `p_value`: ``"McNemar"`` for HR, ``"sign flips"`` otherwise.
+    `test` names the paired test of `p_value`: ``"McNemar"`` for HR where each user hits or misses,
+    ``"sign flips"`` otherwise.
     """
 
     run: str
@@ -120,7 +121,8 @@ def compare(
                 continue
             apart = float((values[name] - values[base]).mean())
             difference = interval_of(apart, means[:, at] - reference, level)
-            if parse_metric(metric)[0] == "HR":
+            both = np.stack([values[name], values[base]])
+            if parse_metric(metric)[0] == "HR" and np.isin(both, (0.0, 1.0)).all():
                 p, test = mcnemar(values[name], values[base]), "McNemar"
             else:
                 p, test = sign_flips(values[name], values[base], resamples, seed), "sign flips"

@@ -229,7 +229,9 @@ def short(value: object) -> str:
     """Return a setting's value as names show it, and as `json` or plain text reads it."""
     if isinstance(value, bool | list | dict) or value is None:
         return json.dumps(value, separators=(",", ":"))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def _protocol_name(protocol: Protocol) -> str:

@@ -206,7 +206,8 @@ class Results:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.all = [_read(file) for file in sorted((self.folder / "runs").glob("*.json"))]
+        files = sorted((self.folder / "runs").glob("*.json"))
+        self.all = [found for file in files if (found := _read(file)) is not None]
         self._by_identity = {result.document["identity"]: result for result in self.all}
         self._by_name = {result.name: result for result in self.all}
 
@@ -244,13 +245,16 @@ class Results:
         ]
 
 
-def _read(file: Path) -> Result:
+def _read(file: Path) -> Result | None:
+    """Read a result; None if it has just gone, since another process is writing it anew."""
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']}")
         for key in ("identity", "family", "decided", "seed", "cell", "test", "codes_sha256"):
             document[key]
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{file}: is not a result of a study ({error!r}); remove it and run it again"

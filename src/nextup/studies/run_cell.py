@@ -82,7 +82,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
         if not again or not begun.is_file():
             begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
         run = fitted(folder, cell, data, how, again, kept=places.stages)
-        test, ranks = _tested(run, data, how), run.ranks("test")
+        test, ranks = _tested(run, cell, data, how), run.ranks("test")
         before: Result | None = Results(places.results).find(cell)
         wanted = (asked or Asked()) | (Asked() if before is None else before.holds)
         further, more = _measured(run, data, how, wanted.beside(cell.protocol))
@@ -221,11 +221,12 @@ def fitted(folder: Path, cell: Cell, data: Dataset, how: How, again: bool, **mor
     )
 
 
-def _tested(run: Run, data: Dataset, how: How) -> dict[str, float]:
+def _tested(run: Run, cell: Cell, data: Dataset, how: How) -> dict[str, float]:
     """Rank the test items, unless that was done before this process was started."""
     from nextup.train.assess import evaluate
 
-    if "test" in run.metrics and (run.path / "ranks-test.npz").is_file():
+    there = "test" in run.metrics and (run.path / "ranks-test.npz").is_file()
+    if there and run.ranks("test").protocol == cell.protocol:  # since then none other was tried
         return run.metrics["test"]
     return evaluate(run, data, part="test", device=how.device)
 

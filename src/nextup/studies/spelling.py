@@ -35,7 +35,11 @@ def parse_cell(text: str) -> Cell:
         raise ConfigError(f"run `{text}`: write it as dataset:model[:recipe][:key=value]")
     settings: dict[str, Any] = {}
     recipe: str | None = None
-    for at, part in enumerate(rest[1:]):
+    parts = rest[1:]
+    for at, part in enumerate(parts):
+        if part.startswith("split=time"):  # whose points stand after a colon, and may hold some
+            while len(parts) > at + 1 and "=" not in parts[at + 1]:
+                part = f"{part}:{parts.pop(at + 1)}"
         key, equals, value = part.partition("=")
         if equals:
             settings[key] = _scalar(value)

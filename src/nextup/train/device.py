@@ -75,6 +75,11 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def precision_of(fabric: Fabric) -> str:
+    """Return ``"bf16"`` or ``"32"``: what ``"auto"`` came to."""
+    return "bf16" if "bf16" in str(fabric._precision.precision) else "32"
+
+
 def sum_over_processes(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:
     """Add up gradients over processes, in one message.
 

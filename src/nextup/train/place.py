@@ -39,7 +39,7 @@ def check_place(
         If something else stands there, or a run that is not to be replaced or differs.
     """
     path = run.path
-    clear_leftovers(path)
+    clear_leftovers(path, worthless=_came_to_nothing)
     if not _holds_something(path):
         return
     if resume and (path / "config.json").is_file():
@@ -65,8 +65,10 @@ def _check_same(run: Run, asked: dict[str, Any], data: Dataset) -> None:
     # A run of an earlier version lacks settings that came later; they stood at their defaults.
     both = zip(("model_config", "train_config"), resolve(asked["model"]), strict=True)
     defaults = {name: config.model_dump(mode="json") for name, config in both}
-    for key, value in asked.items():
-        then = before.get(key)
+    for key in (*asked, *({"test"} & before.keys() - asked.keys())):
+        value, then = asked.get(key), before.get(key)
+        if key == "precision" and key not in before:
+            continue  # of an earlier version, which did not note it
         if key in defaults and isinstance(then, dict):
             then = {**defaults[key], **then}
         if key not in ("dataset", "format") and then != value:

@@ -11,7 +11,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -98,14 +98,17 @@ class Search:
         limits = {"max_seconds": self.budget.seconds, "metric": METRIC}
         fruitless = 0
         for settings in self._settings():
-            method = Method(self.model, self.model, self.space.base, {**settings, **limits})
-            usual = Cell(self.dataset, self.model)
-            cell = method.cell(self.dataset, self.budget.seed, usual.split, usual.protocol)
+            cell = self._cell({**settings, **limits})
             fruitless = fruitless + 1 if cell.identity in found else 0
             found.setdefault(cell.identity, cell)
             if len(found) == self.budget.trials or fruitless == _GIVE_UP_AFTER:
                 break
         return tuple(found.values())
+
+    def _cell(self, settings: dict[str, Any]) -> Cell:
+        method = Method(self.model, self.model, self.space.base, settings)
+        usual = Cell(self.dataset, self.model)
+        return method.cell(self.dataset, self.budget.seed, usual.split, usual.protocol)
 
     def _settings(self) -> Iterator[dict[str, Any]]:
         yield {}
@@ -139,7 +142,7 @@ class Search:
         known: dict[str, Any] = {}
         with alone(places, self.name):
             if overwrite:
-                self._forget(places)
+                self._forget(places, file)
             elif file.is_file():
                 before = read_search(file)
                 _check_same(file, before, document)
@@ -154,8 +157,14 @@ class Search:
             _write(file, document)
         return document
 
-    def _forget(self, places: Places) -> None:
-        for cell in self.cells:
+    def _forget(self, places: Places, file: Path) -> None:
+        """Remove the runs of all trials, those of the search in the file among them."""
+        cells = list(self.cells)
+        with suppress(RunError):  # a file that is no search has no trials
+            before = read_search(file)
+            limits = {"max_seconds": before["budget"]["seconds"], "metric": METRIC}
+            cells += [self._cell({**each["settings"], **limits}) for each in before["trials"]]
+        for cell in cells:
             if is_run(places.run(cell.name)):
                 shutil.rmtree(places.run(cell.name))
 
