@@ -194,7 +194,7 @@ def test_padding_that_is_kept_is_contrasted_as_public_code_does() -> None:
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_is_left_of_a_view_keeps_its_places_from_either_end() -> None:
+def test_places_of_hidden_items_between_others_stay_empty_from_either_end() -> None:
     packing = Packing(np.array([1, 2, 3]), torch.device("cpu"))
     ago = torch.tensor([0, 2, 0, 5, 4, 1])  # one item; one of three hidden; three of six
     for positions, places in {"start": [0, 0, 2, 0, 1, 4], "recency": [7, 5, 7, 2, 3, 6]}.items():

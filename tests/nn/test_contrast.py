@@ -130,3 +130,11 @@ def test_products_are_not_rounded_where_the_rest_is() -> None:
         found = all_products(one, other)
     torch.testing.assert_close(found, (one[:, None] * other).sum(2), atol=1e-3, rtol=1e-5)
     assert all_products(one.double(), other.double()).dtype == torch.float64
+    states, row, ago, rows = packed()
+    layout = SlotLayout(row, ago, rows)
+    narrow = states.to(torch.bfloat16)
+    expected = slot_products(narrow.float(), layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        for found in (slot_products(narrow, layout), slot_products(narrow, layout, narrow)):
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found, expected)

@@ -148,6 +148,18 @@ def test_a_process_killed_before_the_new_run_came_to_anything_loses_not_the_old(
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
+def test_who_resumes_goes_on_with_the_new_run_however_little_there_is(tmp_path: Path) -> None:
+    run = quick(dataset(), tmp_path / "run", epochs=1)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], stdout=-1)
+    aside = tmp_path / f".run.old-{int(gone.stdout)}-abcd1234"
+    run.path.rename(aside)
+    begun = quick(dataset(), tmp_path / "other", epochs=2)
+    run.path.mkdir()
+    (run.path / "config.json").write_bytes((begun.path / "config.json").read_bytes())
+    assert len(quick(dataset(), run.path, epochs=2, resume=True).log()) == 2
+    assert not aside.exists()
+
+
 def test_a_link_to_a_run_is_not_overwritten(tmp_path: Path) -> None:
     run = quick(dataset(), tmp_path / "run", "pop")
     (tmp_path / "link").symlink_to(run.path)

@@ -183,7 +183,6 @@ def test_resuming_a_finished_run_changes_nothing(whole: Run, tmp_path: Path) -> 
         ({"seed": 1}, "another seed.*0 then, 1 now"),
         ({"split": "last-2"}, "another split"),
         ({"learn_from": "all"}, "another learn_from"),
-        ({"precision": "bf16"}, "another precision.*'32' then, 'bf16' now"),
     ],
 )
 def test_resuming_with_other_settings_is_refused_and_says_which(
@@ -201,6 +200,19 @@ def test_what_withheld_the_test_items_goes_on_withholding_them(then: bool, tmp_p
     (run.path / "recommender" / "recommender.json").unlink()
     with pytest.raises(RunError, match="another test"):
         quick(dataset(), run.path, resume=True, **{**how, "withhold_test": not then})
+
+
+def test_the_rest_of_a_run_is_not_made_in_another_precision(whole: Run, tmp_path: Path) -> None:
+    place = copy_of(whole, tmp_path / "run")
+    shutil.rmtree(place / "recommender")
+    with pytest.raises(RunError, match=r"another precision.*'32' then, 'bf16' now"):
+        quick(dataset(), place, resume=True, precision="bf16", **SETTINGS)
+
+
+def test_a_finished_run_has_no_precision_to_keep(whole: Run, tmp_path: Path) -> None:
+    place = copy_of(whole, tmp_path / "run")
+    found = quick(dataset(), place, resume=True, precision="bf16", **SETTINGS)
+    assert found.log() == whole.log()
 
 
 def test_a_run_of_before_precision_was_noted_goes_on(whole: Run, tmp_path: Path) -> None:

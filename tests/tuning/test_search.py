@@ -225,6 +225,9 @@ def test_a_search_that_is_overwritten_is_made_anew(shop: Path, places: Places) -
     smaller, more = search_of(shop, trials=1), search_of(shop, trials=3)
     smaller.begin(places, overwrite=True)
     assert not any(places.run(cell.name).exists() for cell in more.cells), "of earlier trials"
+    run_here(smaller, places)
+    search_of(shop, trials=1, seed=1).begin(places, overwrite=True)
+    assert not any(places.run(cell.name).exists() for cell in smaller.cells), "of another seed"
 
 
 # ---- what may go wrong -----------------------------------------------------------------------

@@ -128,7 +128,8 @@ def clear_leftovers(path: Path, worthless: Callable[[Path], bool] | None = None)
         for left in list(path.parent.glob(f"{hidden}old-*")):
             if not left.is_dir() or left.is_symlink() or _at_work(left):
                 continue
-            if worthless is not None and path.is_dir() and worthless(path):
+            new = path.is_dir() and not path.is_symlink()
+            if worthless is not None and new and worthless(path):
                 shutil.rmtree(path, ignore_errors=True)
             if path.is_symlink() or path.exists():
                 shutil.rmtree(left, ignore_errors=True)

@@ -248,7 +248,8 @@ def _read_text(path: Path, chosen: str, reading: Reading, say: Say) -> tuple[Log
         )
     if chosen == "pairs" and "time" in columns:
         raise InputError(
-            f"{where}: {FORMATS[chosen]} has no column of times; leave --format out, or --time"
+            f"{where}: {FORMATS[chosen]} has no column of times; leave --time out, or name another "
+            "format with --format"
         )
     for chunk in _chunks(path, chosen, reading, origin, say):
         collector.add(chunk)

@@ -169,7 +169,7 @@ class SASRec(NextItemRecommender):
             if ago is None:
                 return packing.indices()
             first = torch.from_numpy(packing.ends - packing.lengths).to(ago.device)
-            return ago[first][packing.row_of] - ago  # places of masked items stay empty
+            return ago[first][packing.row_of] - ago  # from the first item that is left
         if ago is not None:
             return self.config.max_length - 1 - ago
         return packing.slots(self.config.max_length)

@@ -134,8 +134,10 @@ def slot_products(states: Tensor, layout: SlotLayout, other: Tensor | None = Non
     ``[R, R]``: entry ``(m, n)`` is the sum over slots of ``states`` of row m times ``other`` of
     row n, by default times ``states``.
     """
+    wide = torch.promote_types(states.dtype, torch.float32)  # see `all_products`
+    states = states.to(wide)
     if other is not None:
-        return layout.products(states.detach(), other.detach())
+        return layout.products(states.detach(), other.detach().to(wide))
     result: Tensor = _SlotProducts.apply(states, layout)  # type: ignore[no-untyped-call]
     return result
 

@@ -78,7 +78,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
 
         data = Dataset.load(places.prepared(cell.dataset))
         begun = places.beside(cell.name, "begun.json")
-        again = goes_on(folder, cell, data)
+        again = goes_on(folder, cell, data, how.precision)
         if not again or not begun.is_file():
             begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
         run = fitted(folder, cell, data, how, again, kept=places.stages)
@@ -92,7 +92,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
             words = {} if before.name == cell.name else _words(cell)
             document = {**before.document, **words, **noted}
         else:
-            document = _document(cell, run, begun, how, test)
+            document = _document(cell, run, begun, how, test, _validated(run, cell, data, how))
         document = {**document, **more, "log": run.log()}
         file = store(places.results, cell.name, document, ranks, further)
         if before is not None and before.file != file:
@@ -115,7 +115,12 @@ def _words(cell: Cell) -> dict[str, Any]:
 
 
 def _document(
-    cell: Cell, run: Run, begun: Path, how: How, test: dict[str, float]
+    cell: Cell,
+    run: Run,
+    begun: Path,
+    how: How,
+    test: dict[str, float],
+    valid: dict[str, float] | None,
 ) -> dict[str, Any]:
     """Return what a result says of a run."""
     from nextup.studies.provenance import provenance
@@ -138,7 +143,7 @@ def _document(
         "decided": cell.decided,
         "leaks": run.config["leaks"],
         "data": {k: v for k, v in run.config["dataset"].items() if k != "path"},
-        "valid": run.metrics.get("valid"),
+        "valid": valid,
         "test": test,
     }
 
@@ -148,10 +153,11 @@ def nameable(cell: Cell) -> str:
     return cell.dataset_name if Path(cell.dataset).is_absolute() else cell.dataset
 
 
-def goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
+def goes_on(folder: Path, cell: Cell, data: Dataset, precision: str = "auto") -> bool:
     """Whether a run of just this cell stands in the folder; any other is replaced.
 
-    A run of an earlier version lacks settings that came later; they stood at their defaults.
+    A run of an earlier version lacks settings that came later; they stood at their defaults. One
+    that was begun in another precision is no such run, unless it is finished.
     """
     from nextup.evaluation.metrics import parse_metric
     from nextup.train.assess import dataset_marks
@@ -160,7 +166,9 @@ def goes_on(folder: Path, cell: Cell, data: Dataset) -> bool:
 
     if not (folder / "config.json").is_file():
         return False
-    noted = Run(folder).config
+    noted, finished = Run(folder).config, Run(folder).finished
+    if precision not in ("auto", noted.get("precision", precision)) and not finished:
+        return False
     model_config, train_config = (
         config.model_dump(mode="json")
         for config in resolve(cell.model, cell.recipe, dict(cell.settings))
@@ -229,6 +237,15 @@ def _tested(run: Run, cell: Cell, data: Dataset, how: How) -> dict[str, float]:
     if there and run.ranks("test").protocol == cell.protocol:  # since then none other was tried
         return run.metrics["test"]
     return evaluate(run, data, part="test", device=how.device)
+
+
+def _validated(run: Run, cell: Cell, data: Dataset, how: How) -> dict[str, float] | None:
+    """What validation said by the cell's protocol; None where the run had none."""
+    from nextup.train.assess import evaluate
+
+    if "valid" in run.metrics and run.protocols.get("valid", cell.protocol) != cell.protocol:
+        return evaluate(run, data, part="valid", device=how.device)
+    return run.metrics.get("valid")
 
 
 def _measured(

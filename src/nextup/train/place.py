@@ -22,6 +22,9 @@ def check_place(
 ) -> None:
     """Check that a run may be made in its folder, or gone on with; touches no run.
 
+    Only what a process that was killed left is cleared up, so that the run it had set aside stands
+    there again.
+
     Parameters
     ----------
     run
@@ -39,7 +42,8 @@ def check_place(
         If something else stands there, or a run that is not to be replaced or differs.
     """
     path = run.path
-    clear_leftovers(path, worthless=_came_to_nothing)
+    # (Who resumes goes on with the new run, however little came of it yet.)
+    clear_leftovers(path, worthless=None if resume else _came_to_nothing)
     if not _holds_something(path):
         return
     if resume and (path / "config.json").is_file():
@@ -67,8 +71,8 @@ def _check_same(run: Run, asked: dict[str, Any], data: Dataset) -> None:
     defaults = {name: config.model_dump(mode="json") for name, config in both}
     for key in (*asked, *({"test"} & before.keys() - asked.keys())):
         value, then = asked.get(key), before.get(key)
-        if key == "precision" and key not in before:
-            continue  # of an earlier version, which did not note it
+        if key == "precision" and (run.finished or key not in before):
+            continue  # nothing more is computed; or of an earlier version, which did not note it
         if key in defaults and isinstance(then, dict):
             then = {**defaults[key], **then}
         if key not in ("dataset", "format") and then != value:

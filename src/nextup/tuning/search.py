@@ -98,17 +98,17 @@ class Search:
         limits = {"max_seconds": self.budget.seconds, "metric": METRIC}
         fruitless = 0
         for settings in self._settings():
-            cell = self._cell({**settings, **limits})
+            cell = self._cell({**settings, **limits}, self.space.base, self.budget.seed)
             fruitless = fruitless + 1 if cell.identity in found else 0
             found.setdefault(cell.identity, cell)
             if len(found) == self.budget.trials or fruitless == _GIVE_UP_AFTER:
                 break
         return tuple(found.values())
 
-    def _cell(self, settings: dict[str, Any]) -> Cell:
-        method = Method(self.model, self.model, self.space.base, settings)
+    def _cell(self, settings: dict[str, Any], base: str | None, seed: int) -> Cell:
+        method = Method(self.model, self.model, base, settings)
         usual = Cell(self.dataset, self.model)
-        return method.cell(self.dataset, self.budget.seed, usual.split, usual.protocol)
+        return method.cell(self.dataset, seed, usual.split, usual.protocol)
 
     def _settings(self) -> Iterator[dict[str, Any]]:
         yield {}
@@ -162,11 +162,16 @@ class Search:
         cells = list(self.cells)
         with suppress(RunError):  # a file that is no search has no trials
             before = read_search(file)
-            limits = {"max_seconds": before["budget"]["seconds"], "metric": METRIC}
-            cells += [self._cell({**each["settings"], **limits}) for each in before["trials"]]
+            budget = before["budget"]
+            limits = {"max_seconds": budget["seconds"], "metric": METRIC}
+            cells += [
+                self._cell({**each["settings"], **limits}, before["recipe"], budget["seed"])
+                for each in before["trials"]
+            ]
         for cell in cells:
-            if is_run(places.run(cell.name)):
-                shutil.rmtree(places.run(cell.name))
+            with suppress(ConfigError):  # settings that are none by now have no run to go on with
+                if is_run(places.run(cell.name)):
+                    shutil.rmtree(places.run(cell.name))
 
     def _head(self, data: Dataset) -> dict[str, Any]:
         first = self.cells[0]
