@@ -48,6 +48,12 @@ from .command_line import SMALL, Cli
         (["recommend", "nowhere", "1"], "nowhere"),
         (["recommend", "POP", "-k", "0"], "k is 0"),
         (["recommend", "POP", "--input", "LOG"], "--output is missing"),
+        (["recommend", "POP", "--format", "csv"], "from --format to --overwrite are for --input"),
+        (["recommend", "POP", "1", "--device", "gpu"], "`gpu` is not one of auto, cpu, cuda"),
+        (
+            ["recommend", "POP", "--json", "--input", "x.csv", "--output", "y.csv"],
+            "--json is for one history; name --output lists.jsonl instead",
+        ),
         (["recommend", "POP", "--user", "7"], "name columns of --input; for one user give the"),
         (["recommend", "POP", "x", "--input", "LOG", "--output", "o.csv"], "not both"),
         (["recommend", "POP", "--input", "LOG", "--output", "o.xls"], "o.xls"),

@@ -336,3 +336,8 @@ def test_the_complement_is_one_more_view_of_each_row() -> None:
         mine, frozen = flat(model), flat(model.complement)
         expected = loss(mine, mine) + 0.5 * 2 * loss(mine, frozen)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_last_state_of_padding_is_no_view() -> None:
+    with pytest.raises(ConfigError, match="a view's last state is none of padding"):
+        contrastive("coserec", contrast_padding=True, representation="last")

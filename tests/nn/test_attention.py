@@ -219,3 +219,25 @@ def test_what_stands_in_one_row_never_reaches_another() -> None:
     after = packed_attention(queries.detach(), changed, packing, heads=2, causal=False)
     assert torch.equal(before[:3], after[:3]) and torch.equal(before[7:], after[7:])
     assert not torch.equal(before[3:7], after[3:7])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_autocast_that_widens_the_softmax_changes_nothing(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU autocast runs it in single precision; the products then meet two types."""
+    softmax = torch.softmax
+
+    def as_on_a_gpu(x: Tensor, dim: int) -> Tensor:
+        return softmax(x.float() if torch.is_autocast_enabled("cpu") else x, dim)
+
+    monkeypatch.setattr(torch, "softmax", as_on_a_gpu)
+    queries, keys_values, ns = make([2, 3, 3, 7])
+    narrow = [x.detach().bfloat16().requires_grad_() for x in (queries, keys_values)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = packed_attention(
+            *narrow, Packing(ns, CPU), heads=2, causal=True, dropout_rate=rate, training=True
+        )
+        assert found.dtype == torch.bfloat16
+    found.float().sum().backward()
+    assert all(x.grad is not None and x.grad.dtype == torch.bfloat16 for x in narrow)

@@ -324,3 +324,12 @@ def test_logits_are_held_within_bounds_and_survive_saving() -> None:
 def test_a_certain_start_is_refused() -> None:
     with pytest.raises(ConfigError, match="keep is 1"):
         LearnableDropout(3, keep=1.0)
+
+
+def test_credit_is_not_rounded_by_autocast() -> None:
+    layer = LearnableDropout(8, keep=0.6).train()
+    layer(torch.ones(5, 8), Packing(np.ones(5, dtype=np.int64), torch.device("cpu")))
+    differences = torch.randn(5, dtype=torch.float64)
+    expected = layer.estimate(differences)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer.estimate(differences), expected)

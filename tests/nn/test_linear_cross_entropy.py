@@ -195,3 +195,17 @@ def test_equal_scores_cost_the_log_of_the_number_of_items() -> None:
         torch.randn(4, 3), torch.zeros(12_102, 3), torch.tensor([1, 2, 3, 12_101]), torch.ones(4)
     )
     close(each, torch.full((4,), 12_101.0).log(), 1e-5)
+
+
+def test_what_it_computes_in_is_what_was_asked_for_whatever_autocast_says() -> None:
+    p = problem()
+    single = {k: v.detach().float() if v.is_floating_point() else v for k, v in p.items()}
+    found = []
+    for cast in (False, True):
+        states = single["states"].clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            total, _ = linear_cross_entropy(
+                states, single["table"], single["targets"], single["weights"], single["bias"]
+            )
+        found.append(torch.autograd.grad(total, states)[0])
+    assert torch.equal(*found)

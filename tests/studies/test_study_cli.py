@@ -29,6 +29,7 @@ from .fabricate import fabricate_study
         (["study", "tiny", "tabel"], "study tiny: unknown part `tabel`; did you mean `table`?"),
         (["study", "tiny", "table", "--methods", "POPP"], "unknown method `POPP`; did you mean"),
         (["study", "tiny", "table", "--datasets", "toys"], "unknown dataset `toys`"),
+        (["study", "tiny", "table", "--seeds", "4-0"], "seeds `4-0`: write them as 0,1,2 or 0-4"),
         (["study", "tiny", "table", "--seeds", "one"], "seeds `one`: write them as 0,1,2 or 0-4"),
         (["study", "tiny", "table", "--budget", "soon"], "budget `soon`: write it as"),
         (["study", "tiny", "table", "--jobs", "0"], "jobs: 0 is too few"),

@@ -42,7 +42,7 @@ RunFolder = Annotated[Path, typer.Argument(help="A folder made by `nextup fit`."
 K = Annotated[int | None, typer.Option("-k", help="How many items.", show_default="10")]
 USUAL = 10
 """How many items are listed where nothing is said (fewer where there are fewer)."""
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -103,6 +103,11 @@ def recommend(
             "recommend: --user, --item and --time name columns of --input; for one user give the "
             "items of their history"
         )
+    reads = format or delimiter or header is not None or encoding != "utf-8"
+    if input is None and (reads or skip_bad_rows or text_ids or overwrite):
+        raise ConfigError("recommend: the options from --format to --overwrite are for --input")
+    if input is not None and as_json:
+        raise ConfigError("recommend: --json is for one history; name --output lists.jsonl instead")
     from nextup.recommend.recommender import load
 
     recommender = load(run, device=device)

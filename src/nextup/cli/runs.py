@@ -62,7 +62,10 @@ def fit(
     run: Annotated[
         Path | None,
         typer.Option(
-            "--run", "-r", help="The folder to make.", show_default="runs/DATASET-MODEL-seedSEED"
+            "--run",
+            "-r",
+            help="The folder to make.",
+            show_default="runs/DATASET-MODEL[-RECIPE]-seedSEED",
         ),
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Settings that come with nextup.")] = None,

@@ -251,7 +251,8 @@ def _seeds(text: str | None) -> list[int] | None:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        right = first.isdecimal() and (not dash or (last.isdecimal() and int(first) <= int(last)))
+        if not right:
             raise ConfigError(f"seeds `{text}`: write them as 0,1,2 or 0-4")
         seeds += range(int(first), int(last if dash else first) + 1)
     return list(dict.fromkeys(seeds))

@@ -9,7 +9,8 @@ One packed batch holds all three streams (the histories and both views of each),
 runs once. The public CoSeRec code compares the states of all 50 slots, padding included, and a
 padding slot there sees the whole row, items to come among them; here ``representation="slots"``
 takes real slots alone, unless ``contrast_padding`` asks for that quirk. A masked item is one that
-nobody sees, as in that code, unless ``mask_with="token"`` (CL4SRec's paper).
+nobody sees, as in that code, unless ``mask_with="token"`` (CL4SRec's paper). Of several processes
+each contrasts the views of its own rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from nextup.augment import Packed
@@ -57,6 +58,12 @@ class ContrastiveConfig(AugmentedConfig):
     )
     agreement: Literal["dot", "cosine"] = Field("dot", description="how two views are compared")
     temperature: float = Field(1.0, gt=0, description="what the agreement is divided by")
+
+    @model_validator(mode="after")
+    def _has_padding_to_contrast(self) -> ContrastiveConfig:
+        if self.contrast_padding and self.representation == "last":
+            raise ValueError("contrast_padding: a view's last state is none of padding")
+        return self
 
 
 class ContrastiveRecommender(AugmentedRecommender):

@@ -64,7 +64,7 @@ class SASRecConfig(NextItemConfig):
     inner: int | None = Field(None, description="s3: feed-forward width, by default 4 * width")
     dropout: float = Field(0.5, ge=0, lt=1, description="on embeddings and after sub-layers")
     attention_dropout: float | None = Field(
-        None, ge=0, lt=1, description="on attention probabilities; by default as `dropout`"
+        None, ge=0, lt=1, description="s3: on attention probabilities; by default as `dropout`"
     )
     feed_forward_dropout: float | None = Field(
         None, ge=0, lt=1, description="after the feed-forward layer; by default as `dropout`"

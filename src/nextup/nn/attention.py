@@ -67,9 +67,11 @@ def packed_attention(
     if slots is None and rate == 0.0 and (rows := equal_rows(packing)) is not None:
         return rows.attend(queries, keys_values, heads, causal)
     if queries.device.type == "cpu" or twins():
-        mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
-            queries, keys_values, packing, slots, heads, causal, rate
-        )
+        # Autocast would change the type of some operations within, but not of what is written into.
+        with torch.autocast(queries.device.type, enabled=False):
+            mixed: Tensor = _PackedAttention.apply(  # type: ignore[no-untyped-call]
+                queries, keys_values, packing, slots, heads, causal, rate
+            )
     else:
         asking = packing if slots is None else slots
         (q,) = _take(asking, queries, 1, heads)

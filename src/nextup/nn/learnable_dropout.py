@@ -186,7 +186,8 @@ class LearnableDropout(nn.Module):
         """
         assert self.noise is not None
         weights = antithetic_weights(self.noise, self.logits.detach(), self.estimator)
-        gradient = differences.to(weights.dtype) @ weights
+        with torch.autocast(weights.device.type, enabled=False):
+            gradient = differences.to(weights.dtype) @ weights
         found = torch.stack([gradient, gradient.square(), torch.ones_like(gradient)])
         self.estimates += found.to(self.estimates)
         return gradient

@@ -166,11 +166,12 @@ def linear_cross_entropy(
     1.3863
     """
     dtype = states.dtype if dtype is None else dtype
-    if torch.is_grad_enabled() and (states.requires_grad or table.requires_grad):
-        total, losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            states, table, bias, targets, weights, dtype
-        )
-        return total, losses
-    item_bias = None if bias is None else bias[1:]
-    losses = _sweep(states, table[1:], item_bias, targets - 1, None, dtype)[0]
-    return (losses * weights).sum(), losses
+    with torch.autocast(states.device.type, enabled=False):  # `dtype` says what is computed in
+        if torch.is_grad_enabled() and (states.requires_grad or table.requires_grad):
+            total, losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
+                states, table, bias, targets, weights, dtype
+            )
+            return total, losses
+        item_bias = None if bias is None else bias[1:]
+        losses = _sweep(states, table[1:], item_bias, targets - 1, None, dtype)[0]
+        return (losses * weights).sum(), losses

@@ -7,6 +7,7 @@ a row does not depend on what it is batched with.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -38,7 +39,11 @@ def packed_states(recurrence: nn.GRU, x: Tensor, lengths: np.ndarray) -> Tensor:
     """
     order, sizes = time_major(lengths)
     index = torch.from_numpy(order).to(x.device)
-    output, _ = recurrence(PackedSequence(x[index], torch.from_numpy(sizes)))
+    on_gpu = x.device.type == "cuda"
+    # There autocast to bf16 gives recurrent networks float16 instead, whose range is too small.
+    with torch.autocast("cuda", enabled=False) if on_gpu else nullcontext():
+        x = x.to(next(recurrence.parameters()).dtype) if on_gpu else x
+        output, _ = recurrence(PackedSequence(x[index], torch.from_numpy(sizes)))
     return torch.empty_like(output.data).index_copy(0, index, output.data)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nextup.data.catalog import Catalog
 from nextup.data.rawids import RawId, RawIds
 from nextup.data.sequences import Sequences
+from nextup.devices import device_here
 from nextup.errors import ConfigError, InputError, RunError
 from nextup.evaluation.catalogue import Catalogue, as_float
 from nextup.evaluation.retrieval import top_items, top_k
@@ -66,7 +67,7 @@ class LoadedRecommender:
         users: RawIds | None = None,
     ) -> None:
         self.users = users
-        self.device = torch.device(device)
+        self.device = device_here(device)
         self.model = model.to(self.device).eval()
         self.catalog, self.popularity, self.about = catalog, popularity, about or {}
         self.raws = catalog.ids.tolist()
@@ -298,10 +299,12 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> LoadedRecommen
     path
         A run folder (which holds ``recommender/``), or a folder that `save_model` wrote.
     device
-        Where it shall answer.
+        Where it shall answer: ``"cpu"``, ``"cuda"``, or ``"auto"``, a GPU if there is one.
 
     Raises
     ------
+    ConfigError
+        If that device is not here.
     RunError
         If there is none, or it is damaged.
     """

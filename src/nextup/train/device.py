@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
+from nextup.devices import device_here
 from nextup.errors import ConfigError
 
 
@@ -46,10 +47,7 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
         raise ConfigError(f"device: `{device}` is not one of auto, cpu, cuda")
     if precision not in ("auto", "32", "bf16"):
         raise ConfigError(f"precision: `{precision}` is not one of auto, 32, bf16")
-    has_gpu = torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise ConfigError("device: PyTorch finds no CUDA device here; use --device cpu")
-    use_gpu = has_gpu and device != "cpu"
+    use_gpu = device_here(device).type == "cuda"
     if precision == "auto":
         precision = "bf16" if use_gpu and torch.cuda.is_bf16_supported() else "32"
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -16,7 +16,7 @@ from torch import Tensor
 from nextup.data.stream import hash_seed
 from nextup.errors import DivergedError
 from nextup.evaluation.metrics import metrics
-from nextup.models.base import Stage
+from nextup.models.base import Recommender, Stage
 from nextup.settings import make_config
 from nextup.train import checkpoint, kept
 from nextup.train.assess import rank_everywhere
@@ -106,6 +106,8 @@ class Loop:
             return None  # what a clock has ended, no settings decide
         config = self.config.model_dump(mode="json", exclude={"checkpoint_seconds", "max_seconds"})
         said = {"stage": stage.key, "training": config, **self.job.about}
+        if self.fabric.world_size > 1:
+            said["processes"] = self.fabric.world_size
         return json.dumps(said, sort_keys=True)
 
     def _found(self, stage: Stage) -> dict[str, Any] | None:
@@ -115,8 +117,11 @@ class Loop:
         if self.job.kept is None or key is None or not fresh:
             return None
         found = kept.find(self.job.kept, key)
-        if found is None:
+        # The first process says whether it is there: others may look before or after.
+        if not self.fabric.broadcast(found is not None):
             return None
+        found = found or kept.find(self.job.kept, key)
+        assert found is not None
         weights, facts = found
         self.model.learning.load_state_dict(weights)
         last = facts.pop("last", {})  # the parts of its loss, where it was trained
@@ -146,7 +151,10 @@ class Loop:
         self.parameters = [p for group in groups for p in group.parameters]
         self.rates = [group.rate for group in groups]
         self.optimizer = make_optimizer(self.config, groups)
-        self.model.sparse_gradients = takes_sparse(self.config, self.fabric.world_size)
+        sparse = takes_sparse(self.config, self.fabric.world_size)
+        for part in self.model.modules():
+            if isinstance(part, Recommender):
+                part.sparse_gradients = sparse
         self.best, self.sums = {}, {}
         self.average = weights_of(self.model, copy=True) if self.config.average else {}
 
