@@ -142,7 +142,7 @@ def test_users_may_be_numbered_in_any_order(form: Form) -> None:
         for name, module in model.named_modules()
         if isinstance(module, UserVectors) and not name.startswith("others.")  # SSI's teachers
     ]
-    if not tables:
+    if not tables or tables[0].weight.shape[1] == 0:  # (Fossil with weights for no step)
         pytest.skip("has no vectors of users")
     users = len(tables[0])
     batch = batch_of_lists(histories(users), model.max_length)
