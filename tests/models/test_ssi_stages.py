@@ -12,6 +12,7 @@ from small_parts import SHORT, STUDENT, TEACHERS
 
 from nextup.data.sequences import Sequences
 from nextup.errors import RunError
+from nextup.models.gru4rec_official import GRU4RecOfficial
 from nextup.models.registry import make_model
 from nextup.models.ssi import SSI
 from nextup.models.store import load_model
@@ -154,6 +155,29 @@ def test_what_stays_is_the_student(tmp_path: Path) -> None:
 
 
 LANES = {**part("gru4rec_official", negatives=5), "training": SHORT}
+
+
+def test_a_student_s_tables_are_as_sparse_as_they_are_alone_and_learn_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, sparse, found = GRU4RecOfficial.loss, [], []
+
+    def watched(self: GRU4RecOfficial, batch: Any) -> Any:
+        sparse.append(self.sparse_gradients)
+        return loss(self, batch)
+
+    monkeypatch.setattr(GRU4RecOfficial, "loss", watched)
+    student = {"model": LANES["model"], "settings": LANES["settings"]}
+    settings: dict[str, Any] = {"student": student, "teachers": ["pop"], **SHORT}
+    settings |= {"optimizer": "adagrad", "learning_rate": 0.05}
+    for name in ("sparse", "dense"):
+        if name == "dense":
+            monkeypatch.setattr("nextup.train.loop.takes_sparse", lambda *_: False)
+        fit(dataset_of(shop()), "ssi", run=tmp_path / name, settings=settings, progress=False)
+        found.append(answers(tmp_path / name))
+    assert sparse == [True] * (len(sparse) // 2) + [False] * (len(sparse) // 2)
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from shelf import N_ITEMS, catalog, fitted, histories, popularity, saved
 
 from nextup.data.batches import batch_of_lists
+from nextup.devices import device_here
 from nextup.errors import ConfigError, InputError
 from nextup.evaluation.retrieval import top_k, top_k_of_row, top_k_on_device
 from nextup.models.registry import available_models
@@ -184,3 +185,17 @@ def test_integer_ids_and_no_titles() -> None:
     assert all(isinstance(item, int) for item in answer.items)
     assert answer.titles == [None] * 3 and answer.unknown == []
     assert "pop, 60 items" in repr(recommender)
+
+
+def test_a_device_is_here_or_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device_here("auto") == device_here("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="`gpu` is not one of auto, cpu, cuda"):
+        device_here("gpu")
+    with pytest.raises(ConfigError, match="finds no device cuda here; use --device cpu"):
+        device_here("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert device_here("cuda") == torch.device("cuda")
+    with pytest.raises(ConfigError, match="finds no device cuda:1 here"):
+        device_here("cuda:1")

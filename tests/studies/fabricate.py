@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nextup.evaluation.metrics import metrics
+from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks
 from nextup.studies.cell import Cell
 from nextup.studies.measured import Block, planned_part
@@ -17,6 +18,7 @@ from nextup.studies.study import Part, Study
 from nextup.studies.wanted import wanted_cells
 
 USERS, ITEMS = 400, 200
+SAMPLED = Protocol(candidates="sampled", n_negatives=20, cutoffs=(5, 10, 15))
 
 
 def ranks_of(cell: Cell, skill: float = 1.0, users: int = USERS) -> CaseRanks:
@@ -84,3 +86,16 @@ def measured_part(study: Study, part: Part, results: Results, resamples: int) ->
     """Measure a part of a study on each of its datasets."""
     planned = planned_part(study, part, results, resamples)
     return [each.block(each.comparison.measured()) for each in planned]
+
+
+def sampled_ranks(cell: Cell, luck: int = 0) -> CaseRanks:
+    """Ranks among 20 of 150 items never met, as if scores were drawn."""
+    rng = np.random.default_rng([int(cell.identity, 16) % 2**32, luck])
+    pool = rng.integers(140, 150, USERS)
+    above = np.floor(pool * rng.random(USERS) ** 2)
+    ranks = rng.hypergeometric(above.astype(np.int64), (pool - above).astype(np.int64), 20)
+    targets = ranks_of(cell).targets
+    level = np.zeros(USERS, dtype=np.int64)
+    return CaseRanks(
+        np.arange(USERS), ranks.astype(np.float64), SAMPLED, targets, above, pool, level
+    )

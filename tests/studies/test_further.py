@@ -10,32 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.command_line import run_cli
 from nextup.data.dataset import Dataset
 from nextup.errors import RunError
 from nextup.evaluation.metrics import case_values, metrics
 from nextup.evaluation.protocol import Protocol
-from nextup.evaluation.ranks import CaseRanks, rank_cases
+from nextup.evaluation.ranks import rank_cases
 from nextup.models.store import load_model
 from nextup.studies.asked import Asked
 from nextup.studies.cell import Cell
-from nextup.studies.consistent import overlaps
-from nextup.studies.document import Grid, Picture, markdown
-from nextup.studies.figures import LIGHT, _stays
 from nextup.studies.places import Places
-from nextup.studies.report import report_blocks
 from nextup.studies.results import Result, Results
-from nextup.studies.run_cell import How, fitted_already, run_cell
-from nextup.studies.study import Part, Study, register
-from nextup.studies.wanted import asked_by_all, wanted_cells
+from nextup.studies.run_cell import How, fitted_already, goes_on, run_cell
+from nextup.studies.study import Part, Study
 from nextup.train.assess import evaluate
 from nextup.train.run import Run
 
 from .conftest import QUICK
-from .fabricate import USERS, fabricate, measured_part, ranks_of
+from .fabricate import SAMPLED, USERS, fabricate, ranks_of, sampled_ranks
 
-SAMPLED = Protocol(candidates="sampled", n_negatives=20, cutoffs=(5, 10, 15))
 EXPECTED = ("HR@10", "expected HR@10", "expected NDCG@10")
+
+
 BOTH = Asked((SAMPLED,), consistency=True)
 
 
@@ -52,19 +47,6 @@ def under(result: Result, protocol: Protocol = SAMPLED) -> Result:
     found = result.under(protocol)
     assert found is not None
     return found
-
-
-def sampled_ranks(cell: Cell, luck: int = 0) -> CaseRanks:
-    """Ranks among 20 of 150 items never met, as if scores were drawn."""
-    rng = np.random.default_rng([int(cell.identity, 16) % 2**32, luck])
-    pool = rng.integers(140, 150, USERS)
-    above = np.floor(pool * rng.random(USERS) ** 2)
-    ranks = rng.hypergeometric(above.astype(np.int64), (pool - above).astype(np.int64), 20)
-    targets = ranks_of(cell).targets
-    level = np.zeros(USERS, dtype=np.int64)
-    return CaseRanks(
-        np.arange(USERS), ranks.astype(np.float64), SAMPLED, targets, above, pool, level
-    )
 
 
 def test_a_run_is_measured_by_every_protocol_that_is_asked_for(shop: Path, folder: Path) -> None:
@@ -98,10 +80,26 @@ def test_ranks_of_another_protocol_in_the_run_s_folder_are_not_taken_for_the_cel
     run_cell(cell, places(folder), How("cpu"))
     before = only(folder)
     run = Run(folder / "runs/studies" / before.name)
-    evaluate(run, Dataset.load(shop), protocol=SAMPLED, device="cpu")
+    for part in ("test", "valid"):
+        evaluate(run, Dataset.load(shop), part=part, protocol=SAMPLED, device="cpu")
     assert run.metrics["test"]["HR@10"] > before.test["HR@10"]
+    before.file.unlink()  # so that all of it is noted anew
     run_cell(cell, places(folder), How("cpu"), BOTH)
-    assert only(folder).test == before.test and only(folder).holds == BOTH
+    found = only(folder)
+    assert found.test == before.test and found.holds == BOTH
+    again = found.document["valid"]
+    assert before.document["valid"] == {name: again[name] for name in before.document["valid"]}
+
+
+def test_a_run_that_was_begun_in_another_precision_is_made_anew(shop: Path, folder: Path) -> None:
+    cell = Cell(str(shop), "sasrec", None, QUICK)
+    run_cell(cell, places(folder), How("cpu"))
+    run = Run(folder / "runs/studies" / only(folder).name)
+    data = Dataset.load(shop)
+    assert goes_on(run.path, cell, data, "bf16"), "nothing more of it is computed"
+    shutil.rmtree(run.recommender_folder)
+    assert goes_on(run.path, cell, data, "32") and goes_on(run.path, cell, data, "auto")
+    assert not goes_on(run.path, cell, data, "bf16")
 
 
 def test_what_is_missing_is_added_without_fitting_again(
@@ -242,105 +240,6 @@ def test_damage_of_a_measurement_is_noticed(tmp_path: Path, damage, says: str) -
     found.check()
     with pytest.raises(RunError, match=says):
         under(found).check()
-
-
-@pytest.fixture
-def both(plan: Study) -> Study:
-    """The small study with a part that ranks among sampled candidates, and one on consistency."""
-    rows = plan.part("table").methods
-    shown = ("HR@10", "expected NDCG@10")
-    more = (
-        Part("sampled", "Sampled", rows, metrics=EXPECTED, headline=shown, protocol=SAMPLED),
-        Part("steady", "Steady", rows, consistency=True),
-    )
-    return register(replace(plan, parts=(*plan.parts, *more)))
-
-
-def steadiness(value: float) -> dict[str, object]:
-    measures = ("RBO@10", "Jaccard@10", "NDCG@10 lost", "echo@10")
-    one = {"cases": USERS, **{name: [value, 0.01] for name in measures}}
-    return {"k": 10, "p": 0.9, "accidents": {"wrong click": one, "swap": {**one, "RBO@10": None}}}
-
-
-def test_a_part_shows_what_its_protocol_says(both: Study, tmp_path: Path) -> None:
-    cells = {w.method.label: w.cell for w in wanted_cells(both, both.parts[:1], seeds=[0])}
-    for label in ("POP", "MC1"):
-        fabricate(tmp_path, cells[label], further=[sampled_ranks(cells[label])])
-    fabricate(tmp_path, cells["SASRec"])
-    results = Results(tmp_path)
-    full, sampled = (
-        measured_part(both, both.part(n), results, 200)[0] for n in ("table", "sampled")
-    )
-    assert full.protocol.startswith("full ranking") and sampled.protocol.startswith("20 sampled")
-    rows = {row.method.label: row for row in sampled.rows}
-    wanted = case_values(sampled_ranks(cells["POP"]), "expected NDCG@10").mean()
-    assert rows["POP"].measured["expected NDCG@10"].value.mean == pytest.approx(wanted)
-    assert not rows["SASRec"].measured and rows["SASRec"].unmeasured == (0,)
-    assert rows["SASRec"].missing == (1,)
-    text = markdown(list(report_blocks(results, [both], False, 200)))
-    command = "nextup study tiny sampled --datasets shop --methods SASRec"
-    assert f"1 run is missing, 1 lacks a measurement: `{command}`" in text
-    assert "20 sampled negatives (seed 0), seen items excluded, ties mean; split" in text
-
-
-def test_consistency_stands_in_the_report(both: Study, tmp_path: Path) -> None:
-    alone = replace(both, parts=(both.part("steady"),))
-    for value, wanted in enumerate(wanted_cells(alone, alone.parts, seeds=[0, 1])):
-        fabricate(tmp_path, wanted.cell, consistency=steadiness(0.2 + 0.1 * value))
-    blocks = list(report_blocks(Results(tmp_path), [alone], False, 200))
-    click = next(b for b in blocks if isinstance(b, Grid) and b.header[0] == "wrong click")
-    rows = {row[0]: row for row in click.rows}
-    assert rows["POP"][1:5] == ("1", "400", "0.2000", "0.1804 to 0.2196")
-    # Two seeds, .4 and .5: what seeds differ by is added to what cases do.
-    half = 1.96 * (0.01**2 + 0.05**2) ** 0.5
-    assert rows["SASRec"][3:5] == ("0.4500", f"{0.45 - half:.4f} to {0.45 + half:.4f}")
-    swap = next(b for b in blocks if isinstance(b, Grid) and b.header[0] == "swap")
-    assert swap.rows[0][3:5] == ("-", "-") and "Oracle" not in {row[0] for row in swap.rows}
-    assert "Jaccard" in markdown(blocks) and "lack" not in markdown(blocks)
-
-
-def test_consistency_is_drawn_as_it_is_said(both: Study, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    alone = replace(both, parts=(both.part("steady"),))
-    for value, wanted in enumerate(wanted_cells(alone, alone.parts, seeds=[0, 1])):
-        fabricate(tmp_path, wanted.cell, consistency=steadiness(0.2 + 0.1 * value))
-    (block,) = measured_part(alone, alone.parts[0], Results(tmp_path), 200)
-    rows = [(row, found) for row in block.rows if (found := overlaps(row))]
-    axes = Figure().subplots()
-    _stays(axes, rows, LIGHT)
-    assert [each.get_text() for each in axes.get_yticklabels()] == [r.method.label for r, _ in rows]
-    drawn = axes.lines[0].get_xdata()
-    assert list(drawn) == pytest.approx([found["wrong click"][0] for _, found in rows])
-    names = {
-        block.name
-        for block in report_blocks(Results(tmp_path), [alone], True, 200)
-        if isinstance(block, Picture)
-    }
-    assert names == {"tiny-steady"}
-
-
-def test_the_command_line_measures_what_is_lacking(both: Study, shop: Path, folder: Path) -> None:
-    cell = wanted_cells(both, both.parts, methods=["POP"])[0].cell
-    run_cell(cell, Places(), How("cpu"))
-    listed = run_cli("study", "tiny", "sampled", "--methods", "POP", "--dry-run")
-    assert f"to be measured: {SAMPLED.describe()}" in " ".join(listed.out.split())
-    assert "done" in run_cli("study", "tiny", "table", "--methods", "POP", "--dry-run").out
-    assert asked_by_all()[cell.family] == BOTH
-    found = run_cli("study", "tiny", "sampled", "--methods", "POP", "--device", "cpu")
-    assert found.code == 0, found.err
-    assert "1 of 1 runs are there already" in found.err
-    assert "1 of them lacks a measurement" in found.err and "fitted again" not in found.err
-
-
-def test_a_folder_that_is_gone_is_said(both: Study, folder: Path) -> None:
-    cell = wanted_cells(both, both.parts, methods=["MC1"])[0].cell
-    fabricate(Path("results"), cell)
-    found = run_cli(
-        "study", "tiny", "sampled", "--methods", "MC1", "--device", "cpu", "--budget", "0s"
-    )
-    assert f"fitted again, as no such run is in runs/: {cell.name}" in found.err
 
 
 STORED = Path(__file__).parents[2] / "results"

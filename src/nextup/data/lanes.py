@@ -182,7 +182,7 @@ class LaneStream:
             target_at=torch.arange(len(targets), device=device),
             # As published, a step of fewer lanes weighs less: it divides by all lanes there are.
             target_total=self.targets,
-            row_total=max(self.lanes, len(lengths)),
+            row_total=max(self.lanes, len(lengths)),  # (a stretch may hold several histories)
             until=self.until[rows],
             lanes=self.lane[rows],
             goes_on=self.goes_on[rows],

@@ -49,6 +49,9 @@ class Heads(nn.Module):
         ``[d]``: what stands for a hidden item.
     attributes
         ``[n_labels, d]``: a vector for each label, or None.
+    own, first
+        ``int64[n]``, the labels of all items, item after item, and ``int64[I + 2]``, where each
+        item's begin. There only with labels, and no weights.
     """
 
     own: Tensor

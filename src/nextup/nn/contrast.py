@@ -225,7 +225,7 @@ def swap_differences(alike: Tensor, swapped: Tensor, partner: Tensor) -> Tensor:
     ``[R]``, in the precision of `alike`.
     """
     if len(alike) == 2:  # a pair alone has nobody to be mistaken for: its loss is always 0
-        return torch.zeros_like(alike[0]).detach()
+        return torch.zeros_like(alike[0])
     s = alike.detach().clone().fill_diagonal_(-torch.inf)
     t = swapped.detach().clone().fill_diagonal_(-torch.inf)
     total = _log_sum(s)

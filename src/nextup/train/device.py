@@ -28,6 +28,21 @@ def spare_memory(precision: str) -> None:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
 
 
+def precision_on(device: str, precision: str) -> str:
+    """Return ``"bf16"`` or ``"32"``: what a word for the precision comes to on a device.
+
+    Parameters and errors are those of `make_fabric`.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: `{device}` is not one of auto, cpu, cuda")
+    if precision not in ("auto", "32", "bf16"):
+        raise ConfigError(f"precision: `{precision}` is not one of auto, 32, bf16")
+    on_gpu = device_here(device).type == "cuda"
+    if precision != "auto":
+        return precision
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"
+
+
 def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     """Start Fabric on a device; under ``torchrun`` every process joins.
 
@@ -43,13 +58,8 @@ def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
     ConfigError
         For another word, or a device this machine does not have.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device: `{device}` is not one of auto, cpu, cuda")
-    if precision not in ("auto", "32", "bf16"):
-        raise ConfigError(f"precision: `{precision}` is not one of auto, 32, bf16")
+    precision = precision_on(device, precision)
     use_gpu = device_here(device).type == "cuda"
-    if precision == "auto":
-        precision = "bf16" if use_gpu and torch.cuda.is_bf16_supported() else "32"
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     with warnings.catch_warnings():
@@ -71,11 +81,6 @@ def _leave() -> None:
     """Say goodbye to the other processes; one that just ends may be torn down by its threads."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-def precision_of(fabric: Fabric) -> str:
-    """Return ``"bf16"`` or ``"32"``: what ``"auto"`` came to."""
-    return "bf16" if "bf16" in str(fabric._precision.precision) else "32"
 
 
 def sum_over_processes(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:

@@ -23,7 +23,7 @@ from nextup.models.registry import model_class
 from nextup.models.store import save_model
 from nextup.train.assess import dataset_marks, rank_everywhere
 from nextup.train.config import with_metric
-from nextup.train.device import make_fabric, precision_of, spare_memory
+from nextup.train.device import make_fabric, precision_on, spare_memory
 from nextup.train.job import Job
 from nextup.train.kept import make_place
 from nextup.train.loop import Loop
@@ -120,9 +120,9 @@ def fit(
     if withhold_test:
         parts = parts.without_test()
     learnt = _learnt(parts, learn_from)
+    precision = precision_on(device, precision)
     spare_memory(precision)
     fabric = make_fabric(device, precision)
-    precision = precision_of(fabric)
     if run is None:
         label = "-".join([data.name, model, *([recipe.replace("/", "-")] if recipe else [])])
         run = Path("runs") / re.sub(r"[^\w.+-]+", "-", f"{label}-seed{seed}")
