@@ -101,12 +101,16 @@ class Stage:
     key
         What decides its weights, beside data, seed and settings of training; a stage with the
         same key need not be trained again. None for one that is never shared.
+    validates
+        Whether its epochs are measured on validation. Where they are not, its last weights are
+        what it leaves, however validation ranks.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
     number: int | None = None
     key: str | None = None
+    validates: bool = True
 
 
 class Recommender(nn.Module):

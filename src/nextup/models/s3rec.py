@@ -25,8 +25,7 @@ Departures from that code:
 * Sums over a batch are divided by its rows; the weights are as published. Adam feels that in an
   epoch's last step alone, where it has fewer rows; other optimisers and a `clip_norm` do.
 * Every prefix of a history is read, its last `max_length` items; the code's are those of the last
-  `max_length` items only.
-* Padding is not computed on, and is no attribute.
+  `max_length` items only. Padding is not computed on, and is no attribute.
 
 A user is nothing but a history: one never met in training is answered like any other.
 """
@@ -49,6 +48,7 @@ from nextup.data.sequences import Sequences
 from nextup.data.stream import Samples
 from nextup.models.base import Losses, ModelConfig, Stage
 from nextup.models.gaps import GapReader, View, segment_views
+from nextup.models.next_item import NextItemConfig
 from nextup.models.registry import register
 from nextup.models.sasrec import SASRecConfig
 from nextup.nn.agreement import Heads, told_apart
@@ -127,12 +127,14 @@ class S3Rec(GapReader):
     # ---- stages -------------------------------------------------------------------------------
     def stages(self) -> list[Stage]:
         """Pre-training, then fine-tuning."""
-        config, fine = self.config, Stage("fine-tune")
+        config, fine = self.config, [Stage("fine-tune")]
         if not config.pretrain_epochs:
-            return [fine]
-        epochs = config.pretrain_epochs
-        settings = {"epochs": epochs, "validate_every": epochs, "patience": 0}
-        return [Stage("pre-train", {**settings, "batch_size": config.pretrain_batch_size}), fine]
+            return fine
+        settings = {"epochs": config.pretrain_epochs, "batch_size": config.pretrain_batch_size}
+        # What fine-tuning learns from does not touch it, so several may follow the same.
+        learnt_later = NextItemConfig.model_fields.keys() - ModelConfig.model_fields.keys()
+        key = f"{self.name} {config.model_dump_json(exclude=set(learnt_later))}"
+        return [Stage("pre-train", settings, key=key, validates=False), *fine]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
         """Make what pre-training needs, or leave it behind."""

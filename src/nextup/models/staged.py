@@ -140,7 +140,8 @@ class Staged(Recommender):
                     key = f"{key}, start {said.start}"
                 within = place if stage.number is None else stage.number
                 random = within + _STARTS * said.start
-                plan.append((number, stage.name, Stage(name, settings, random, key)))
+                mine = Stage(name, settings, random, key, stage.validates)
+                plan.append((number, stage.name, mine))
         return plan
 
     def stages(self) -> list[Stage]:

@@ -20,10 +20,38 @@ from torch import Tensor
 
 from nextup.data.version import version
 from nextup.errors import RunError
+from nextup.models.base import Stage
+from nextup.train.config import TrainConfig
 
 
 def _file(folder: Path, key: str) -> Path:
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+
+
+def key_of(stage: Stage, config: TrainConfig, about: dict[str, Any], processes: int) -> str | None:
+    """Return everything that decides a stage's weights, as text; None if it is never shared.
+
+    Parameters
+    ----------
+    stage
+        The stage; what it says of the model is its ``key``.
+    config
+        The settings of training in it.
+    about
+        What decides besides: the data, the split, the protocol of validation, the seed.
+    processes
+        How many train together.
+    """
+    if stage.key is None or config.max_seconds is not None:
+        return None  # what a clock has ended, no settings decide
+    idle = {"checkpoint_seconds", "max_seconds"}
+    if not stage.validates:
+        idle |= {"metric", "patience", "validate_every"}
+        about = {name: value for name, value in about.items() if name != "protocol"}
+    said = {"stage": stage.key, "training": config.model_dump(mode="json", exclude=idle), **about}
+    if processes > 1:
+        said["processes"] = processes
+    return json.dumps(said, sort_keys=True)
 
 
 def make_place(folder: Path) -> None:

@@ -6,7 +6,6 @@ goes on from its last checkpoint and ends with the same weights.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -102,13 +101,7 @@ class Loop:
 
     def _key(self, stage: Stage) -> str | None:
         """Everything that decides a stage's weights, as text; None if it is never shared."""
-        if stage.key is None or self.config.max_seconds is not None:
-            return None  # what a clock has ended, no settings decide
-        config = self.config.model_dump(mode="json", exclude={"checkpoint_seconds", "max_seconds"})
-        said = {"stage": stage.key, "training": config, **self.job.about}
-        if self.fabric.world_size > 1:
-            said["processes"] = self.fabric.world_size
-        return json.dumps(said, sort_keys=True)
+        return kept.key_of(stage, self.config, self.job.about, self.fabric.world_size)
 
     def _found(self, stage: Stage) -> dict[str, Any] | None:
         """Take over the weights of a stage that was trained before, if any were kept."""
@@ -199,7 +192,8 @@ class Loop:
         best = False
         out = cut or self._over(trained - saved)
         due = progress.epoch % self.config.validate_every == 0
-        if self.job.validates and (due or out or progress.epoch == self.config.epochs):
+        validates = self.job.validates and self.stages[progress.stage].validates
+        if validates and (due or out or progress.epoch == self.config.epochs):
             measured = self._validate()
             entry.update({name: round(value, 6) for name, value in measured.items()})
             best = measured[self.config.metric] > progress.best_value
