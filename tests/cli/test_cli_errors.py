@@ -42,6 +42,13 @@ from .command_line import SMALL, Cli
         (["fit", "DATA", "--learn-from", "test"], "learn_from"),
         (["evaluate", "nowhere"], "nowhere"),
         (["evaluate", "POP", "--part", "train"], "part"),
+        (
+            ["evaluate", "POP", "--candidates", "sampled", "--negatives-seed", "9" * 20],
+            "protocol: `seed`",
+        ),
+        (["consistency", "POP", "--seed", "-1"], "seed: -1 is out of range"),
+        (["fit", "DATA", "--recipe", "mine.toml"], "say which model it is for with --model"),
+        (["fit", "DATA", "--model", "pop", "--recipe", "mine.toml"], "mine.toml: cannot be read"),
         (["compare", "POP", "nowhere"], "nowhere: there is no such run"),
         (["compare", "POP", "--metrics", "NDGC@10"], "did you mean `NDCG@10`?"),
         (["compare", "POP", "--baseline", "popp"], "did you mean `pop`?"),

@@ -317,3 +317,16 @@ def test_settings_that_need_a_side_file(tmp_path: Path) -> None:
     assert "cannot be collected" in refusal(
         pl.LazyFrame({"user": [1], "item": ["a"]}).with_columns(pl.col("item").cast(pl.Int8))
     )
+
+
+def test_a_gap_that_is_no_number_spoils_its_own_user_alone(tmp_path: Path) -> None:
+    file = tmp_path / "log.txt"
+    file.write_text("1 2 3 4\t0 nan 5\n2 3 4 5\t0 inf 5\n3 4 5 6\t0 1 5\n")
+    data = read(file, format="gaps", skip_bad_rows=True, quiet=True)
+    assert data.times is not None
+    row = data.users.tolist().index(3)
+    span = slice(data.sequences.starts[row], data.sequences.ends[row])
+    assert (
+        len(data.sequences.row(row) if hasattr(data.sequences, "row") else data.sequences[row]) == 3
+    )
+    assert (data.times[span] - data.times[span][0]).tolist() == [0, 1, 6]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from nextup.errors import ConfigError, InputError
 from nextup.evaluation.compare import compare
+from nextup.evaluation.metrics import metrics
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks
 from nextup.evaluation.significance import (
@@ -137,3 +140,31 @@ def test_a_user_s_mean_of_several_cases_is_no_hit_or_miss() -> None:
     }
     (_, row) = compare(runs, metrics=["HR@10"]).rows
     assert row.test == "sign flips" and row.p_value == 1.0, "two halves are as much as one whole"
+
+
+def test_expectations_over_all_draws_are_compared_too() -> None:
+    rng = np.random.default_rng(8)
+    protocol = Protocol(candidates="sampled")
+
+    def run(shift: int) -> CaseRanks:
+        above = rng.integers(0, 900, 400) + shift
+        zeros = np.zeros(400, dtype=np.int64)
+        return CaseRanks(
+            np.arange(400), np.floor(above / 10), protocol,
+            above=above, pool=np.full(400, 1000), level=zeros,
+        )  # fmt: skip
+
+    runs = {"one": run(0), "other": run(60)}
+    found = compare(runs, metrics=["expected HR@5", "expected NDCG@5"])
+    for row in found.rows:
+        assert row.value.mean == pytest.approx(metrics(runs[row.run])[row.metric])
+    assert [row.test for row in found.rows if row.run == "other"] == ["sign flips"] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"resamples": 0}, "0 resamples"), ({"seed": -1}, "seed: -1"), ({"level": 1.0}, "level")],
+)
+def test_what_cannot_be_drawn_is_said(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        compare({"one": ranks_of(np.arange(9))}, **wrong)

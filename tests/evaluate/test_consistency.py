@@ -238,6 +238,7 @@ def test_it_can_be_watched() -> None:
         ({"accidents": ["swop"]}, "did you mean `swap`"),
         ({"k": 0}, "at least 1 item"),
         ({"p": 1.0}, "between 0 and 1"),
+        ({"seed": -1}, "seed: -1 is out of range"),
     ],
 )
 def test_what_cannot_be_asked_is_said(wrong: dict[str, object], says: str) -> None:

@@ -63,3 +63,15 @@ def test_lists() -> None:
     assert found["popularity@3"] == pytest.approx((10 + 4 + 2 + 10 + 2) / 5)
     with pytest.raises(InputError, match="cutoff 4"):
         list_metrics(lists, np.zeros(5), (4,))
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=400))
+def test_a_table_of_four_decimals_is_never_called_impossible(whole: list[int]) -> None:
+    ranks = CaseRanks(np.arange(len(whole)), np.array(whole, dtype=np.float64), Protocol())
+    rounded = {name: round(value, 4) for name, value in metrics(ranks).items()}
+    assert feasible(rounded, tolerance=1e-4) == []
+
+
+def test_hits_that_were_rounded_as_well_allow_a_little_more() -> None:
+    row = {"HR@5": 0.1001, "NDCG@5": 0.0500, "HR@10": 0.1020, "NDCG@10": 0.0508}
+    assert feasible(row, tolerance=1e-4) == [] and feasible(row, tolerance=0.5e-4)

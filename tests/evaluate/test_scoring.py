@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from nextup.errors import NextupError
 from nextup.evaluation import scoring
 from nextup.evaluation.catalogue import Catalogue
 from nextup.evaluation.scoring import cut_by_length
+from nextup.evaluation.threads import one_thread
 
 
 @settings(max_examples=100, deadline=None)
@@ -97,3 +100,37 @@ def test_every_history_is_scored_once_however_the_work_is_shared(
         torch.set_num_threads(before)
     assert (times == 1).all() and told[-1] == (100, 100)
     np.testing.assert_allclose(found, model.table[:, 1:].numpy(), rtol=1e-6)
+
+
+def test_threads_that_overlap_each_get_their_own_number_back() -> None:
+    steps, found = [Event() for _ in range(3)], {}
+
+    def inside(name: str, enters: Event | None, entered: Event, leaves: Event | None) -> None:
+        torch.set_num_threads(3)
+        if enters is not None:
+            enters.wait(10)
+        with one_thread:
+            found[f"{name} inside"] = torch.get_num_threads()
+            entered.set()
+            if leaves is not None:
+                leaves.wait(10)
+            with one_thread:  # within itself it makes no difference
+                pass
+            found[f"{name} still"] = torch.get_num_threads()
+        found[f"{name} after"] = torch.get_num_threads()
+        steps[2].set()
+
+    before = torch.get_num_threads()
+    try:
+        # The first to enter is the first to leave.
+        first = Thread(target=inside, args=("first", None, steps[0], steps[1]))
+        second = Thread(target=inside, args=("second", steps[0], steps[1], steps[2]))
+        for each in (first, second):
+            each.start()
+        for each in (first, second):
+            each.join(10)
+    finally:
+        torch.set_num_threads(before)
+    said = {f"{who} {when}": n for who in ("first", "second")
+            for when, n in (("inside", 1), ("still", 1), ("after", 3))}  # fmt: skip
+    assert found == said

@@ -123,13 +123,14 @@ def test_gradients_are_those_of_finite_differences(targets: str) -> None:
     assert torch.autograd.gradcheck(run, tuple(weights.values()))
 
 
-def test_the_penalty_is_the_squares_of_what_a_step_read_and_compared() -> None:
-    model = model_of(l2=0.3, targets="prefix")
+@pytest.mark.parametrize("targets", ["every", "prefix"])
+def test_the_penalty_is_the_squares_of_what_a_step_read_and_compared(targets: str) -> None:
+    model = model_of(l2=0.3, targets=targets)
     stream = model.training_stream(TRAIN, batch_size=100, seed=0, device=CPU)
     batch = stream.batch(stream.order(0), 0, 0)
     assert batch.targets is not None and batch.negatives is not None
     found = model.loss(batch).total
-    bare = model_of(targets="prefix", l2=0.0).loss(batch).total
+    bare = model_of(targets=targets, l2=0.0).loss(batch).total
     expected = torch.zeros((), dtype=torch.float64)
     for item in batch.tokens.tolist():
         expected += model.items.weight[item].square().sum()

@@ -104,7 +104,7 @@ def test_what_another_run_kept_is_found_by_its_name_and_version(
         return bool(run.log()[0].get("reused", False))
 
     assert reused("two", one.path) and reused("three", one.path / "stages")
-    monkeypatch.setattr(kept, "version", lambda: "another")
+    monkeypatch.setattr(kept, "code_mark", lambda: "another")
     assert not reused("four", one.path)
     with pytest.raises(RunError, match="cannot be kept there"):
         reused("five", one.path / "config.json")

@@ -17,6 +17,8 @@ from nextup.nn.contrast import (
     slot_products,
     swap_differences,
 )
+from nextup.nn.packing import Packing
+from nextup.nn.running import running_sum
 
 
 def packed(seed: int = 0, rows: int = 14, width: int = 4) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -138,3 +140,14 @@ def test_products_are_not_rounded_where_the_rest_is() -> None:
         for found in (slot_products(narrow, layout), slot_products(narrow, layout, narrow)):
             assert found.dtype == torch.float32
             torch.testing.assert_close(found, expected)
+
+
+def test_sums_of_many_are_made_in_single_precision() -> None:
+    torch.manual_seed(0)
+    states, row = torch.randn(200, 4).bfloat16() + 3, torch.arange(200) // 50
+    torch.testing.assert_close(row_means(states, row, 4), row_means(states.float(), row, 4))
+    rows = Packing(np.array([50, 50, 100]), torch.device("cpu"))
+    x = torch.randn(200, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = running_sum(x, rows)
+    assert torch.equal(found, running_sum(x, rows)) and found.dtype == torch.float32

@@ -136,3 +136,12 @@ def test_dropout_is_on_what_a_block_adds(kind: Literal["a", "b"]) -> None:
     kept = dropped.abs() > 1e-6
     assert 0.3 < float(kept[added.abs() > 1e-6].double().mean()) < 0.7
     torch.testing.assert_close(dropped, torch.where(kept, 2 * added, 0.0), atol=1e-5, rtol=1e-5)
+
+
+def test_who_comes_after_is_who_comes_before_turned_round() -> None:
+    rows = Neighbours(Packing(np.array([1, 3, 4]), torch.device("cpu")))
+    for distance in (1, 2, 3):
+        before, after = rows.before(distance), rows.before(-distance)
+        assert before is not None and after is not None
+        assert [torch.equal(*pair) for pair in zip(after, before[::-1], strict=True)] == [True] * 2
+    assert rows.before(-4) is None

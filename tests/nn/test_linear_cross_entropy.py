@@ -181,6 +181,30 @@ def test_one_side_may_be_frozen(frozen: str) -> None:
     close(gradient, stock({k: v.detach() for k, v in p.items()}, False)[2][other == "table"], 1e-9)
 
 
+def test_a_bias_may_learn_alone() -> None:
+    p = problem()
+    bias = torch.zeros(len(p["table"]), dtype=p["table"].dtype, requires_grad=True)
+    total, _ = linear_cross_entropy(p["states"], p["table"], p["targets"], p["weights"], bias)
+    (gradient,) = torch.autograd.grad(total, bias)
+    assert gradient.abs().sum() > 0 and gradient[0] == 0
+
+
+def test_no_targets_cost_nothing_and_can_be_learnt_from() -> None:
+    states, table = torch.randn(0, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.int64)
+    total, each = linear_cross_entropy(states, table, none, torch.zeros(0))
+    assert total.item() == 0 and each.shape == (0,)
+    assert all((grad == 0).all() for grad in torch.autograd.grad(total, [states, table]))
+
+
+def test_narrow_states_are_compared_with_a_wide_table_in_its_precision() -> None:
+    torch.manual_seed(0)
+    states, table = torch.randn(6, 8).bfloat16(), torch.randn(50, 8)
+    targets, weights = torch.arange(1, 7), torch.ones(6)
+    found = linear_cross_entropy(states, table, targets, weights)[1]
+    close(found, linear_cross_entropy(states.float(), table, targets, weights)[1], 1e-5)
+
+
 def test_the_weights_are_the_weights_of_a_sum() -> None:
     p = problem(dtype=torch.float32)
     p["weights"] = torch.zeros_like(p["weights"])

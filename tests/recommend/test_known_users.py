@@ -71,6 +71,8 @@ def test_a_user_for_each_history_or_none_at_all(recommender: LoadedRecommender) 
         recommender.recommend(raws([1, 2]), users=["u101"])
     with pytest.raises(InputError, match="`users` is a list of raw ids, not the text"):
         recommender.recommend(raws([1, 2]), users="ab")
+    with pytest.raises(InputError, match="a user is neither text nor a whole number"):
+        recommender.recommend(raws([1]), users=[["u101"]])  # type: ignore[list-item]
 
 
 def test_users_of_a_file_are_known_again_and_lines_without_a_name_are_not(
@@ -80,7 +82,8 @@ def test_users_of_a_file_are_known_again_and_lines_without_a_name_are_not(
     rows, names = [7, 3], [recommender.users[7], recommender.users[3]]
     named = [each.items for each in recommender.recommend(raws(rows), k=4, users=names)]
     nobody = [each.items for each in recommender.recommend(raws(rows), k=4)]
-    for said, expected in ((names, named), ([None, None], nobody)):
+    mixed = [named[0], nobody[1]]
+    for said, expected in ((names, named), ([None, None], nobody), ([names[0], None], mixed)):
         lines = [
             json.dumps({"history": items, **({} if user is None else {"user": user})})
             for user, items in zip(said, raws(rows), strict=True)

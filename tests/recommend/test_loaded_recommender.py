@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_questions_that_make_no_sense(tmp_path: Path) -> None:
             recommender.recommend([["item-1"]], k)
     with pytest.raises(ConfigError, match="the catalogue holds 60 items"):
         recommender.recommend([["item-1"]], 61)
-    for wrong in (["item-1", "item-2"], "item-1", [1, 2], [["item-1"], None]):
+    for wrong in (["item-1", "item-2"], "item-1", [1, 2], [["item-1"], None], None, 7):
         with pytest.raises(InputError, match="list of lists"):
             recommender.recommend(wrong)
     with pytest.raises(InputError, match="neither text nor a whole number"):
@@ -199,3 +200,24 @@ def test_a_device_is_here_or_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     assert device_here("cuda") == torch.device("cuda")
     with pytest.raises(ConfigError, match="finds no device cuda:1 here"):
         device_here("cuda:1")
+
+
+def test_histories_may_come_one_by_one_or_under_other_labels(tmp_path: Path) -> None:
+    recommender = saved("mc1", tmp_path)
+    rows = [["item-1", "new"], [], ["item-2"]]
+    expected = recommender.recommend(rows, k=3)
+    assert recommender.recommend((row for row in rows), k=3) == expected  # type: ignore[arg-type]
+
+    class Labelled:
+        """As a column of lists of pandas: it goes through its values, and is asked by label."""
+
+        def __iter__(self) -> Iterator[list[str]]:
+            return iter(rows)
+
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, label: int) -> list[str]:
+            return rows[{7: 0, 0: 2, 1: 1}[label]]
+
+    assert recommender.recommend(Labelled(), k=3) == expected  # type: ignore[arg-type]

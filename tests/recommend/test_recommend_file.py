@@ -187,6 +187,9 @@ def test_an_existing_output_is_kept_unless_told(
         ('{"user": 1, "history": "a"}', "line 1: has no list"),
         ('{"user": 1, "history": [["a"]]}', "line 1: has no list"),
         ('{"user": [1], "history": ["a"]}', "line 1: the user is"),
+        ('{"user": 1, "history": ["a", null]}', "line 1: an item is None, neither text"),
+        ('{"user": 1, "history": [true]}', "line 1: an item is True"),
+        ('{"user": 1, "history": [1.5]}', "line 1: an item is 1.5"),
         ('{"user": 1, "history": ["a"]}\n{"user": 2}', "line 2: has no list"),
         ("[" * 50_000, "line 1: is not JSON"),
         ("", "empty"),
@@ -220,3 +223,41 @@ def test_bad_requests(
     with pytest.raises(InputError, match="No space left"):
         recommend_file(recommender, source, tmp_path / "o.csv")
     assert not list(tmp_path.glob("*o.csv*"))
+
+
+@pytest.mark.parametrize("result", ["csv", "parquet", "jsonl"])
+def test_a_portion_of_users_may_have_no_list_at_all(
+    result: str, recommender: LoadedRecommender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "AT_ONCE", 2)
+    everything = [f"item-{n}" for n in range(1, N_ITEMS + 1)]
+    histories = [["item-1"], ["item-2"], everything, everything, ["item-3"]]
+    lines = [{"user": at, "history": row} for at, row in enumerate(histories)]
+    source, output = tmp_path / "h.jsonl", tmp_path / f"o.{result}"
+    source.write_text("\n".join(map(json.dumps, lines)))
+    summary = recommend_file(recommender, source, output, 3)
+    assert (summary.recommendations, summary.short) == (9, 2)
+    found = read_back(output)
+    assert sorted(filter(None, map(len, found.values()))) == [3, 3, 3]
+    if result == "parquet":
+        assert pl.read_parquet(output).schema["item"] == pl.String
+
+
+@pytest.mark.parametrize("result", ["csv", "parquet", "jsonl"])
+def test_half_a_character_is_an_unknown_item_like_others(
+    result: str, recommender: LoadedRecommender, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "h.jsonl", tmp_path / f"o.{result}"
+    source.write_text('{"user": "\\ud83d", "history": ["item-1", "\\ud83d"]}\n')
+    summary = recommend_file(recommender, source, output, 3)
+    assert (summary.users, summary.unknown, summary.recommendations) == (1, 1, 3)
+    assert list(read_back(output)) == ["\ufffd"]
+
+
+def test_whole_numbers_may_be_written_with_a_point(tmp_path: Path) -> None:
+    from nextup.recommend.histories import history_lines
+
+    source = tmp_path / "h.jsonl"
+    source.write_text('{"user": 7.0, "history": [12.0, "13"]}\n')
+    found = history_lines(source, saved("pop", tmp_path), None)
+    assert found is not None and found.users == [7] and found.raws == [12, "13"]

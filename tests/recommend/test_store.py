@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from shelf import N_ITEMS, catalog, fitted, histories, popularity
 
+import nextup.data.folder as folders
 import nextup.models.store as store
 from nextup.data.batches import gather
 from nextup.data.catalog import Catalog
+from nextup.data.folder import clear_leftovers
+from nextup.data.rawids import RawIds
 from nextup.errors import RunError
 from nextup.models.registry import available_models
 from nextup.models.store import load_model, save_model
@@ -102,6 +106,42 @@ def test_a_model_and_a_catalogue_that_differ_are_not_saved(tmp_path: Path) -> No
     with pytest.raises(RunError, match="knows 60 items"):
         save_model(fitted("pop"), tmp_path / "m", catalog(), popularity()[:-1])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_and_users_that_differ_are_not_saved(tmp_path: Path) -> None:
+    model = fitted("bpr")
+    known = 5
+    model.extend({"users": known})
+    for count in (known - 1, known + 1):
+        users = RawIds.of(list(range(count)))
+        with pytest.raises(RunError, match=f"vectors of {known} users, but {count} were named"):
+            save_model(model, tmp_path / "m", catalog(), popularity(), users=users)
+    with pytest.raises(RunError, match="vectors of 0 users"):
+        save_model(fitted("pop"), tmp_path / "m", catalog(), popularity(), users=RawIds.of([1]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_no_hindrance_and_the_old_one_comes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.parent / f".{folder.name}.partial-{os.getpid()}").mkdir()
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if ".partial-" in self.name:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_model(fitted("pop"), folder, catalog(), popularity())
+    monkeypatch.setattr(folders, "_MADE", set())  # as another process sees it
+    clear_leftovers(folder)
+    assert load_model(folder)[0].name == "sasrec"
+    save_model(fitted("pop"), folder, catalog(), popularity())
+    assert load_model(folder)[0].name == "pop"
+    assert not [each for each in folder.parent.iterdir() if each.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

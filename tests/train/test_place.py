@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_data import dataset, histories, quick
 
@@ -228,3 +230,41 @@ def test_a_run_that_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(RunError, match="not a run"):
         Run(tmp_path / "run").ranks()
+
+
+def test_a_run_is_gone_on_with_on_its_device_and_its_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = np.arange(len(histories().items), dtype=np.int64)
+    timed = dataclasses.replace(dataset(), times=times)
+
+    def dying(self: Loop, *_: Any) -> None:
+        raise KeyboardInterrupt
+
+    run = Run(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(Loop, "_save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            quick(timed, run.path, epochs=1)
+    other = dataclasses.replace(timed, times=times[::-1].copy())
+    assert other.checksum == timed.checksum and other.times_checksum != timed.times_checksum
+    config = json.loads((run.path / "config.json").read_text())
+    with pytest.raises(RunError, match="the same histories with other times"):
+        quick(other, run.path, epochs=1, resume=True)
+    (run.path / "config.json").write_text(json.dumps({**config, "device": "cuda"}))
+    with pytest.raises(RunError, match="another device"):
+        quick(timed, run.path, epochs=1, resume=True)
+    (run.path / "config.json").write_text(json.dumps(config))
+    assert quick(timed, run.path, epochs=1, resume=True).finished
+    assert quick(other, run.path, epochs=1, resume=True).finished, "it is only looked at"
+    assert evaluate(run, other, device="cpu")["HR@10"] >= 0
+
+
+def test_a_split_by_time_is_measured_by_the_same_times(tmp_path: Path) -> None:
+    sequences = histories()
+    times = np.concatenate([np.arange(n) for n in sequences.lengths]).astype(np.int64)
+    timed = dataclasses.replace(dataset(), times=times)
+    run = fit(timed, "pop", run=tmp_path / "run", split="time:4,7", progress=False)
+    assert evaluate(run, timed, device="cpu")["HR@10"] >= 0
+    with pytest.raises(RunError, match="with other times, by which they were split"):
+        evaluate(run, dataclasses.replace(timed, times=times + 1), device="cpu")

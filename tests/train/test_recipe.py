@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nextup.errors import ConfigError
 from nextup.evaluation.metrics import parse_metric
 from nextup.models.registry import available_models, make_model
+from nextup.studies.cell import Cell
 from nextup.train.config import TrainConfig
-from nextup.train.recipe import check_of_use, recipes, resolve
+from nextup.train.recipe import check_of_use, model_of, recipes, resolve
 
 SHIPPED = sorted(recipes())
 
@@ -142,3 +145,46 @@ def test_a_model_that_counts_takes_no_settings_of_training(model: str) -> None:
         check_of_use(model, {"epochs": 3})
     check_of_use("sasrec", {"epochs": 3, "width": 8})
     assert resolve(model, settings={"epochs": 3})  # a study gives its settings to all models
+
+
+MINE = """
+about = "mine"
+
+[model]
+width = 16
+
+[train]
+epochs = 3
+"""
+
+
+def test_a_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "gru4rec" / "mine.toml"
+    file.parent.mkdir()
+    file.write_text(MINE)
+    config, train = resolve("gru4rec", str(file), {"epochs": 4})
+    assert (getattr(config, "width", 0), train.epochs) == (16, 4)
+    assert model_of(str(file)) == "gru4rec" and model_of(str(tmp_path / "mine.toml")) is None
+    assert (model_of("bpr/paper"), model_of("paper"), model_of(None)) == ("bpr", None, None)
+    with pytest.raises(ConfigError, match="studies know recipes by their names"):
+        Cell("toys", "gru4rec", str(file))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("width = 16", "`width` does not belong there; settings stand in the tables"),
+        ("model = 3", "`model` does not belong there"),
+        ("[model]\nwidht = 3", "unknown key `widht`; did you mean `width`"),
+        ("[model", "is not TOML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_line(
+    content: str | None, said: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "mine.toml").write_text(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        resolve("sasrec", str(tmp_path / "mine.toml"))
+    assert "\n" not in str(caught.value)

@@ -12,6 +12,7 @@ from small_data import QUICK, dataset, histories, quick, timeless
 
 from nextup.data.sequences import Sequences
 from nextup.errors import ConfigError, RunError
+from nextup.evaluation.protocol import Protocol
 from nextup.models.store import load_model
 from nextup.train import loop as loop_module
 from nextup.train.assess import evaluate, rank_again
@@ -182,3 +183,15 @@ def test_a_run_with_withheld_test_items_is_never_measured_on_them(tmp_path: Path
     split = dataset().split("leave-one-out").without_test()
     assert len(split.test) == 0 and len(split.valid) > 0
     assert (split.whole.ends == split.train_and_valid.ends).all()
+
+
+def test_test_items_take_no_part_in_sampled_validation_either(tmp_path: Path) -> None:
+    def run(sequences: Sequences, name: str) -> Run:
+        return fit(
+            dataset(sequences), run=tmp_path / name, settings={**QUICK, "epochs": 2}, device="cpu",
+            progress=False, withhold_test=True,
+            protocol=Protocol(candidates="sampled", n_negatives=9),
+        )  # fmt: skip
+
+    one = run(histories(), "one")
+    assert evaluate(one, dataset(), part="valid") == one.metrics["valid"]

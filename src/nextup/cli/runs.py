@@ -68,7 +68,10 @@ def fit(
             show_default="runs/DATASET-MODEL[-RECIPE]-seedSEED",
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Settings that come with nextup.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Settings that come with nextup, or a file of yours (.toml)."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", metavar="KEY=VALUE", help="One setting; may be repeated."),
@@ -83,7 +86,13 @@ def fit(
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, 32 or bf16.")] = "auto",
-    learn_from: Annotated[str, typer.Option(help="train, train+valid or all.")] = "train",
+    learn_from: Annotated[
+        str,
+        typer.Option(
+            help="train, train+valid or all; only with train is there anything to validate on, "
+            "the others run all epochs."
+        ),
+    ] = "train",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an old run.")] = False,
     kept: Annotated[
@@ -105,10 +114,13 @@ def fit(
     _check_that_it_is_no_model(dataset)
     values = parse_settings(settings)
     protocol = make_protocol(candidates, negatives, negatives_seed, seen, ties, cutoffs)
-    name = model or (recipe.partition("/")[0] if recipe and "/" in recipe else "sasrec")
     from nextup.train.fit import fit as fit_model
-    from nextup.train.recipe import check_of_use, recipes
+    from nextup.train.recipe import check_of_use, is_file, model_of, recipes
 
+    name = model or model_of(recipe)
+    if name is None and recipe is not None and is_file(recipe):
+        raise ConfigError(f"recipe {recipe}: say which model it is for with --model")
+    name = name or "sasrec"
     check_of_use(name, values)
     with stoppable(resumable=True):
         made = fit_model(
@@ -133,6 +145,8 @@ def fit(
         note(f"protocol: {made.ranks('valid').protocol.describe()}")
     if recipe is None and (known := list(recipes(name))):
         note(f"settings were the defaults of {name}, or as given; recipes: {', '.join(known)}")
+    if learn_from != "train" and made.log():
+        note("nothing was held out to stop early on: all epochs were run (--set epochs=N)")
     if learn_from == "all":  # nothing is held out that could measure it
         next_command("recommend", made.path, "ITEM", "ITEM")
     else:

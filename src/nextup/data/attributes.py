@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from nextup.data.columns import ColumnName, Say
@@ -159,3 +160,11 @@ def wanted_attributes(catalog: Catalog, name: str, wanted_by: str, instead: str)
         model = wanted_by.partition(":")[0]
         raise ConfigError(f"{model}: no item has a value in the column `{name}`")
     return matrix
+
+
+def mark_of(matrix: Tensor) -> str:
+    """Return which items have which attributes as one short text (a checksum)."""
+    pairs = matrix.coalesce().indices().cpu().numpy().astype("<i8")
+    digest = hashlib.blake2b(f"{tuple(matrix.shape)}".encode(), digest_size=16)
+    digest.update(pairs.tobytes())
+    return digest.hexdigest()

@@ -87,7 +87,7 @@ class Dataset:
 
     @property
     def checksum(self) -> str:
-        """What the histories are, as one short text: two datasets of one checksum are the same.
+        """What the histories are, as one short text: of one checksum, two have the same.
 
         Taken over the item numbers and the span of each user, once; a saved dataset has it in
         its card.
@@ -100,6 +100,17 @@ class Dataset:
             object.__setattr__(self, "_checksum", digest.hexdigest())
         assert self._checksum is not None
         return self._checksum
+
+    @property
+    def times_checksum(self) -> str:
+        """What the times are, as one short text; empty without any.
+
+        They decide a split by time, and the order in which some models read histories.
+        """
+        if self.times is None:
+            return ""
+        times = np.ascontiguousarray(self.times[self.sequences.positions()], dtype="<i8")
+        return hashlib.blake2b(times.data, digest_size=16).hexdigest()
 
     def __repr__(self) -> str:
         return (

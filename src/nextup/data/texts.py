@@ -62,11 +62,12 @@ def sequence_chunk(block: Block, gaps: bool) -> Chunk:
 def _cumulated(steps: list[str], lengths: np.ndarray) -> pl.Series:
     """Turn gaps to the interaction before into time since the user's first."""
     gaps = pl.Series(steps, dtype=pl.String).cast(pl.Float64, strict=False)
-    filled = gaps.fill_null(0).to_numpy()
+    known = gaps.is_finite().fill_null(False)  # one that is not would spoil all that follow
+    filled = gaps.set(~known, 0.0).to_numpy()
     total = np.cumsum(filled)
     starts = np.cumsum(lengths) - lengths
     since = total - np.repeat(total[starts] if len(starts) else total, lengths)
-    return pl.Series(since).set(gaps.is_null(), None)
+    return pl.Series(since).set(~known, None)
 
 
 def json_columns(block: Block, where: str) -> list[str]:

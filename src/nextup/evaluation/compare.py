@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nextup.data.seed import checked_seed
 from nextup.errors import ConfigError, InputError, suggest
-from nextup.evaluation.metrics import case_values, parse_metric
+from nextup.evaluation.metrics import EXPECTED, case_values, parse_metric
 from nextup.evaluation.protocol import Protocol
 from nextup.evaluation.ranks import CaseRanks
 from nextup.evaluation.significance import (
@@ -100,6 +101,9 @@ def compare(
         raise ConfigError(f"compare: unknown baseline `{base}`{suggest(base, names)}")
     if not 0 < level < 1:
         raise ConfigError(f"compare: the level is {level}; it must lie between 0 and 1, as 0.95")
+    if resamples < 1:
+        raise ConfigError(f"compare: {resamples} resamples; draw at least 1, better thousands")
+    seed = checked_seed(seed)
     for name in names:
         _check_same(base, runs[base], name, runs[name])
     first = runs[base]
@@ -109,6 +113,7 @@ def compare(
     users = np.sort(first.users)
     rows = []
     for metric in wanted:
+        kind, _ = parse_metric(metric.removeprefix(EXPECTED))
         values = {
             name: _by_user(case_values(runs[name], metric)[order[name]], users) for name in names
         }
@@ -122,7 +127,7 @@ def compare(
             apart = float((values[name] - values[base]).mean())
             difference = interval_of(apart, means[:, at] - reference, level)
             both = np.stack([values[name], values[base]])
-            if parse_metric(metric)[0] == "HR" and np.isin(both, (0.0, 1.0)).all():
+            if kind == "HR" and np.isin(both, (0.0, 1.0)).all():
                 p, test = mcnemar(values[name], values[base]), "McNemar"
             else:
                 p, test = sign_flips(values[name], values[base], resamples, seed), "sign flips"

@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nextup.data.seed import checked_seed
 from nextup.data.sequences import Sequences
 from nextup.data.split import Cases
 from nextup.errors import ConfigError, suggest
@@ -231,7 +232,7 @@ def measure_consistency(
     Raises
     ------
     ConfigError
-        If there is no such accident, or `k` or `p` is out of range.
+        If there is no such accident, or `k`, `p` or the seed is out of range.
     InputError
         If a user has met every item, so that no wrong click is left.
     NextupError
@@ -247,6 +248,7 @@ def measure_consistency(
         raise ConfigError(f"consistency: k is {k}; lists have at least 1 item")
     if not 0 < p < 1:
         raise ConfigError(f"consistency: p is {p:g}; it must lie between 0 and 1, as 0.9")
+    seed = checked_seed(seed)
     protocol = protocol or Protocol()
     happened = {name: PERTURBATIONS[name](cases, whole, model.n_items, seed) for name in names}
     total = len(cases) + sum(len(each.rows) for each in happened.values())

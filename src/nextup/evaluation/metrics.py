@@ -231,7 +231,7 @@ def feasible(
     found
         Metrics by name, as `metrics` returns them (``Recall@k`` counts as ``HR@k``).
     tolerance
-        What rounding may add, for example 1e-4 for tables of four decimals.
+        What rounding may do to the difference of two numbers: 1e-4 for tables of four decimals.
     half_ranks
         Whether ranks may be halves, as the tie rule ``mean`` makes them.
 
@@ -259,10 +259,13 @@ def feasible(
             rise = table[kind][b] - table[kind].get(a, 0.0)
             last = b - 1 + half
             if kind == "NDCG":
-                low, high = hits / math.log2(last + 2), hits / math.log2(a + 2)
+                least, most = 1 / math.log2(last + 2), 1 / math.log2(a + 2)
             else:
-                low, high = hits / (last + 1), hits / (a + 1)
-            if hits < -tolerance or not low - tolerance <= rise <= high + tolerance:
+                least, most = 1 / (last + 1), 1 / (a + 1)
+            low, high = hits * least, hits * most
+            # The hits are rounded as well, which moves what they allow.
+            under, over = tolerance * (1 + least), tolerance * (1 + most)
+            if hits < -tolerance or not low - under <= rise <= high + over:
                 lines.append(
                     f"{kind} from {a} to {b} rises by {rise:.4f}, "
                     f"but HR by {hits:.4f} allows only {low:.4f} to {high:.4f}"

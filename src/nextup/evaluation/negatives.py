@@ -128,7 +128,7 @@ def draw_popular(
     for row in np.flatnonzero(full < n):  # what is left is rare: by exponential clocks instead
         free = counts > 0
         free[chosen[row, : full[row]]] = False
-        free[items[rows == row]] = False
+        free[items[slice(*np.searchsorted(rows, [row, row + 1]))]] = False
         open_items = np.flatnonzero(free)
         ring = -np.log1p(-_uniform(hashed(stream[row] + open_items.astype(np.uint64))))
         first = np.argsort(ring / counts[open_items], kind="stable")[: n - full[row]]

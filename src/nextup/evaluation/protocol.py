@@ -53,7 +53,7 @@ class Protocol(BaseModel):
 
     candidates: Candidates = "full"
     n_negatives: int = Field(default=99, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     seen: Seen = "excluded"
     ties: Ties = "mean"
     cutoffs: tuple[int, ...] = (5, 10, 20)

@@ -61,8 +61,10 @@ def resampled_means(
             drawn = rng.multinomial(m, sizes / m, size=count)
             means[at : at + count] = drawn.astype(np.float64) @ groups / m
         else:
-            users = rng.integers(0, m, size=count * m, dtype=np.int32)
-            means[at : at + count] = values[users].reshape(count, m, -1).mean(axis=1)
+            users = rng.integers(0, m, size=(count, m), dtype=np.int32)
+            places = (users + np.arange(count)[:, None] * m).reshape(-1)
+            times = np.bincount(places, minlength=count * m).reshape(count, m)
+            means[at : at + count] = times.astype(np.float64) @ values / m
     return means
 
 

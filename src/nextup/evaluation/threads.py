@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from threading import Lock
+from threading import Lock, local
 
 import torch
 
 
 class _OneThread:
-    """Lets each tensor operation use one thread while any caller is inside."""
+    """Lets each tensor operation of the threads that are inside use one thread.
+
+    PyTorch keeps the number for each thread that calls it, so each one that enters sets its own,
+    and its own again when it leaves.
+    """
 
     def __init__(self) -> None:
-        self.lock, self.inside, self.before = Lock(), 0, 1
+        self.lock, self.inside, self.usual = Lock(), 0, 1
+        self.mine = local()
 
     def threads(self) -> int:
         """Return how many threads tensor operations use when nobody is inside."""
         with self.lock:
-            return self.before if self.inside else torch.get_num_threads()
+            return self.usual if self.inside else torch.get_num_threads()
 
     def __enter__(self) -> None:
+        self.mine.depth = getattr(self.mine, "depth", 0) + 1
+        if self.mine.depth > 1:
+            return
         with self.lock:
             if self.inside == 0:
-                self.before = torch.get_num_threads()
-                torch.set_num_threads(1)
+                self.usual = torch.get_num_threads()
             self.inside += 1
+            torch.set_num_threads(1)
 
     def __exit__(self, *error: object) -> None:
+        self.mine.depth -= 1
+        if self.mine.depth:
+            return
         with self.lock:
             self.inside -= 1
-            if self.inside == 0:
-                torch.set_num_threads(self.before)
+            torch.set_num_threads(self.usual)
 
 
 one_thread = _OneThread()
-"""Use as ``with one_thread:``; callers may overlap, the last to leave puts the number back."""
+"""Use as ``with one_thread:``; callers may overlap."""

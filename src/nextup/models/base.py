@@ -226,6 +226,14 @@ class Recommender(nn.Module):
         return None
 
     @property
+    def catalogue_mark(self) -> str:
+        """What decides its weights of the catalogue besides the items (attributes), as a checksum.
+
+        Empty if nothing does.
+        """
+        return ""
+
+    @property
     def identity(self) -> str:
         """The model's name and settings as text."""
         said = {"model": self.name, "config": self.config.model_dump(mode="json")}

@@ -17,7 +17,8 @@ Departures
 * Steps of many samples with Adam, where the paper takes one sample a step with a plain gradient.
   With ``targets="every"`` the samples of a history share a row, whose items read and whose user
   count once in the L2, not once a sample; and they are of its last `max_length` + 1 items.
-* The weights eta_k that all share have no L2.
+* The weights eta_k that all share have no L2. Of losses with one set of negatives for a step each
+  negative counts in it once, of a softmax none does.
 * A user never seen in training gets the weights eta^u that the mean of their items' P suggests
   (`nextup.models.users`); nothing else depends on the user.
 """

@@ -11,8 +11,9 @@ compared with an item the user has not met, with L2 on the vectors of a sample. 
 of the family is a setting; a softmax over the catalogue learns much more.
 
 Departures: steps of many samples with Adam, where the paper takes one sample a step with a plain
-gradient. With ``targets="every"`` the targets are among the last `max_length` + 1 items of a
-history; with dropout the L2 is on what dropout left. A user never seen in training gets the
+gradient. Of losses with one set of negatives for a step each negative counts in the L2 once, of a
+softmax none does. With ``targets="every"`` the targets are among the last `max_length` + 1 items of
+a history; with dropout the L2 is on what dropout left. A user never seen in training gets the
 vector U that the mean of their items' V suggests (`nextup.models.users`); the chain needs no user.
 """
 

@@ -18,8 +18,10 @@ row's target is one of its negatives, and a step of fewer lanes at the end of an
 
 Departures: BPR-max is worked out from logarithms instead of adding 1e-24 inside one; the lanes'
 states are part of the state of training, so that an interrupted run goes on with them; a history
-longer than `max_length` is walked through from where answering would start. With ``bptt > 1`` (not
-in the published code) the targets of a whole stretch are columns of one score matrix.
+longer than `max_length` is walked through from where answering would start; an item that no
+history of training has stays as it was drawn and is ranked like others, where theirs ranks none.
+With ``bptt > 1`` (not in the published code) the targets of a whole stretch are columns of one
+score matrix.
 """
 
 from __future__ import annotations

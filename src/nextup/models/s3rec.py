@@ -21,6 +21,7 @@ Departures from that code:
 
 * Stretches to compare with are drawn from training histories, laid end to end (one may be of the
   user's own, or of two); the code's hold validation and test items.
+* Fine-tuning may draw a user's later items as negatives, the code's never does: `exclude_future`.
 * A prefix of one item has no part in segment prediction, where the code compares it with itself.
 * Sums over a batch are divided by its rows; the weights are as published. Adam feels that in an
   epoch's last step alone, where it has fewer rows; other optimisers and a `clip_norm` do.
@@ -40,7 +41,7 @@ from torch import Tensor
 
 from nextup.augment.packed import Packed
 from nextup.augment.segments import items_not_in_row
-from nextup.data.attributes import wanted_attributes
+from nextup.data.attributes import mark_of, wanted_attributes
 from nextup.data.batches import Batch
 from nextup.data.catalog import Catalog
 from nextup.data.negatives import NegativeSampler, UniformNegatives
@@ -78,17 +79,14 @@ class S3RecConfig(SASRecConfig):
     def _can_pretrain(self) -> S3RecConfig:
         if self.block != "s3":
             raise ValueError("pre-training reads in both directions, which only block `s3` can")
-        if self.pretrain_epochs and not (self.mip_weight or self.sp_weight or self.knows_items):
+        if self.pretrain_epochs and not any(self.weights.values()):
             raise ValueError("all weights of pre-training are 0; set pretrain_epochs to 0 instead")
         return self
 
     @property
-    def knows_items(self) -> bool:
-        """Whether an objective looks at attributes."""
-        return self.map_weight > 0 or self.aap_weight > 0
-
-
-OBJECTIVES = ("mip", "map", "aap", "sp")
+    def weights(self) -> dict[str, float]:
+        """The weight of each objective."""
+        return {name: getattr(self, f"{name}_weight") for name in ("mip", "map", "aap", "sp")}
 
 
 @register
@@ -107,42 +105,43 @@ class S3Rec(GapReader):
         self._has: Tensor | None = None
         self._corpus = torch.zeros(0, dtype=torch.int64)
 
-    # ---- what is looked at once ---------------------------------------------------------------
     def meet(self, catalog: Catalog) -> None:
         """Read which items have which attributes, where an objective needs them."""
-        if self.config.knows_items and self.config.pretrain_epochs:
+        if self.config.pretrain_epochs and (self.config.map_weight or self.config.aap_weight):
             wanted_by, instead = "s3rec: map_weight and aap_weight", "set both weights to 0"
             self._has = wanted_attributes(catalog, self.config.attributes, wanted_by, instead)
+
+    @property
+    def catalogue_mark(self) -> str:
+        """Which items have which attributes."""
+        return "" if self._has is None else mark_of(self._has)
 
     def prepare(self, train: Sequences, device: torch.device) -> None:
         """Keep the training histories, end to end, to take segments of others from."""
         super().prepare(train, device)
         if self.config.pretrain_epochs:
-            items = torch.from_numpy(train.items[train.positions()].astype("int64"))
-            self._corpus = items.to(device)
-            most = min(int(train.lengths.max()), self.config.max_length)
-            if self.config.mip_weight and most >= self.n_items:  # nothing may be left to draw
-                UniformNegatives(self.n_items, 1, train)
+            items = train.items[train.positions()].astype("int64")
+            self._corpus = torch.from_numpy(items).to(device)
+            if self.config.mip_weight and min(train.lengths.max(), self.max_length) >= self.n_items:
+                UniformNegatives(self.n_items, 1, train)  # says if there is nothing to draw
 
-    # ---- stages -------------------------------------------------------------------------------
     def stages(self) -> list[Stage]:
-        """Pre-training, then fine-tuning."""
-        config, fine = self.config, [Stage("fine-tune")]
+        """Pre-training, which does not ask how fine-tuning will learn, then fine-tuning."""
+        config, has = self.config, self.catalogue_mark
+        fine = Stage("fine-tune", key=f"{self.identity} {has}")
         if not config.pretrain_epochs:
-            return fine
+            return [fine]
         settings = {"epochs": config.pretrain_epochs, "batch_size": config.pretrain_batch_size}
-        # What fine-tuning learns from does not touch it, so several may follow the same.
         learnt_later = NextItemConfig.model_fields.keys() - ModelConfig.model_fields.keys()
-        key = f"{self.name} {config.model_dump_json(exclude=set(learnt_later))}"
-        return [Stage("pre-train", settings, key=key, validates=False), *fine]
+        key = f"{self.name} {config.model_dump_json(exclude=set(learnt_later))} {has}"
+        return [Stage("pre-train", settings, key=key, validates=False), fine]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
         """Make what pre-training needs, or leave it behind."""
         self.heads = None
         if name == "pre-train":
-            used = {name: getattr(self.config, f"{name}_weight") > 0 for name in OBJECTIVES}
-            heads = Heads(used, self.config.width, self.config.initial_std, self._has)
-            self.heads = heads.to(self.items.weight.device)
+            made = Heads(self.config.weights, self.config.width, self.config.initial_std, self._has)
+            self.heads = made.to(self.items.weight.device)
 
     @property
     def targets(self) -> Samples:
@@ -155,12 +154,11 @@ class S3Rec(GapReader):
         """Return the sampler of fine-tuning; pre-training draws its own."""
         return None if self.heads else super().negative_sampler(train, device, whole)
 
-    # ---- pre-training -------------------------------------------------------------------------
     def loss(self, batch: Batch) -> Losses:
         """Mean loss over targets; in pre-training the weighted objectives' mean over rows."""
         if self.heads is None:
             return super().loss(batch)
-        weights = {name: getattr(self.config, f"{name}_weight") for name in OBJECTIVES}
+        weights = self.config.weights
         sums = self.objectives(Packed.of(batch.tokens, batch.lengths))
         parts = {name: each / batch.row_total for name, each in sums.items() if weights[name]}
         total = torch.stack([weights[name] * each for name, each in parts.items()]).sum()
@@ -168,11 +166,11 @@ class S3Rec(GapReader):
 
     def objectives(self, rows: Packed) -> dict[str, Tensor]:
         """Sum of each objective in use over rows; everything is read in one go."""
-        heads, config, tokens = self.heads, self.config, rows.tokens
+        heads, tokens = self.heads, rows.tokens
         views: list[View] = []
         last = torch.zeros_like(tokens, dtype=torch.bool)
         last[torch.from_numpy(rows.firsts + rows.lengths - 1).to(rows.device)] = True
-        hidden = last | (torch.rand(len(tokens), device=rows.device) < config.mask_share)
+        hidden = last | (torch.rand(len(tokens), device=rows.device) < self.config.mask_share)
         gaps = torch.nonzero(hidden).squeeze(1)
         if heads.mip or heads.map or heads.aap:
             # Of the last block's states only those that an objective reads are computed.

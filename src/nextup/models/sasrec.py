@@ -61,7 +61,9 @@ class SASRecConfig(NextItemConfig):
         description="count places from the end of the history, as the published codes do by "
         "padding on the left, or from its start, or not at all",
     )
-    inner: int | None = Field(None, description="s3: feed-forward width, by default 4 * width")
+    inner: int | None = Field(
+        None, ge=1, description="s3: feed-forward width, by default 4 * width"
+    )
     dropout: float = Field(0.5, ge=0, lt=1, description="on embeddings and after sub-layers")
     attention_dropout: float | None = Field(
         None, ge=0, lt=1, description="s3: on attention probabilities; by default as `dropout`"

@@ -82,7 +82,8 @@ class SRGNN(NextItemRecommender):
         asked = self.ask_last(last).index_select(0, row)
         asked = asked + self.ask_each(nodes).index_select(0, node)
         weighted = self.weigh(torch.sigmoid(asked)) * nodes.index_select(0, node)
-        whole = weighted.new_zeros(last.shape).index_add(0, row, weighted)
+        wide = weighted.to(torch.promote_types(weighted.dtype, torch.float32))
+        whole = wide.new_zeros(last.shape).index_add(0, row, wide).to(last.dtype)
         result: Tensor = self.join(torch.cat([whole, last], dim=1))
         return result
 

@@ -57,6 +57,11 @@ class SRMAConfig(ContrastiveConfig, SASRecConfig):
                 "the complement is contrasted with views of every history, and contrast_share "
                 "leaves some without; set complement_weight to 0 or contrast_share to 1"
             )
+        if self.complement_weight > 0 and self.contrast_padding:
+            raise ValueError(
+                "the complement reads histories without padding, and contrast_padding compares it; "
+                "set complement_weight to 0 or leave contrast_padding out"
+            )
         return self
 
 
@@ -109,7 +114,8 @@ class SRMA(ContrastiveRecommender, SASRec):
         if not self._complements:
             return super().stages()
         settings: dict[str, Any] = {"epochs": self.config.pretrain_epochs}
-        return [Stage("complement", settings), Stage("train")]
+        first = Stage("complement", settings, key=f"{self.identity} complement")
+        return [first, Stage("train", key=self.identity)]
 
     def begin_stage(self, name: str, resumed: bool) -> None:
         """Choose which of the two encoders learns and answers."""

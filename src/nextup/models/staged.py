@@ -91,6 +91,11 @@ class Staged(Recommender):
         for part in self.parts:
             part.meet(catalog)
 
+    @property
+    def catalogue_mark(self) -> str:
+        """What the parts take from the catalogue, one after the other."""
+        return " ".join(filter(None, (part.catalogue_mark for part in self.parts)))
+
     def prepare(self, train: Sequences, device: torch.device) -> None:
         """Prepare every part; those that count learn here."""
         self._histories = train, device

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nextup.data.catalog import Catalog
+from nextup.data.folder import beside, clear_leftovers
 from nextup.data.rawids import RawIds
 from nextup.errors import NextupError, RunError
 from nextup.models.base import Recommender
@@ -70,10 +71,17 @@ def save_model(
             f"{folder}: the model knows {model.n_items} items, the catalogue {len(catalog)} and "
             f"the popularity {len(popularity) - 1}; save a model with the dataset it was fitted on"
         )
+    known = model.extents().get("users", 0)
+    if users is not None and len(users) != known:
+        raise RunError(
+            f"{folder}: the model has vectors of {known} users, but {len(users)} were named; save "
+            "it with the users of the dataset it was fitted on"
+        )
+    clear_leftovers(folder)
     if (folder.exists() or folder.is_symlink()) and not _is_recommender(folder):
         raise RunError(f"{folder}: exists and is not a recommender; choose another folder")
     state = {k: v.detach().cpu().clone().contiguous() for k, v in model.state_dict().items()}
-    partial = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+    partial = beside(folder, "partial")
     try:
         partial.mkdir(parents=True)
         save_file(state, partial / WEIGHTS)
@@ -284,7 +292,7 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     if not folder.exists():
         partial.rename(folder)
         return
-    old = folder.parent / f".{folder.name}.old-{os.getpid()}"
+    old = beside(folder, "old")
     folder.rename(old)
     try:
         partial.rename(folder)

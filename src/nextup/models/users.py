@@ -77,7 +77,9 @@ class UserVectors(nn.Module):
 
     def all_known(self, users: np.ndarray) -> bool:
         """Whether each of these users, ``int64[m]``, has a vector that was learnt."""
-        return bool((users >= 0).all()) and bool(self.learnt.cpu().numpy()[users].all())
+        if len(users) and not 0 <= users.min() <= users.max() < len(self.weight):
+            return False
+        return bool(self.learnt.cpu().numpy()[users].all())
 
     def forward(self, users: Tensor, described: Callable[[Tensor], Tensor]) -> Tensor:
         """``[B, width]``: the vector of each user.
@@ -85,13 +87,13 @@ class UserVectors(nn.Module):
         Parameters
         ----------
         users
-            ``int64[B]``, -1 for a stranger.
+            ``int64[B]``; -1, or a number beyond those of training, for a stranger.
         described
             Called with the rows that are strangers, if any; returns ``[b, described_by]``.
         """
-        known = users >= 0
+        known = (users >= 0) & (users < len(self.weight))
         if len(self.weight):
-            known = known & self.learnt[users.clamp(min=0)]
+            known = known & self.learnt[users.clamp(0, len(self.weight) - 1)]
         if bool(known.all()):
             return nn.functional.embedding(users, self.weight)
         rows = (~known).nonzero().squeeze(1)
@@ -155,6 +157,11 @@ class WithUserVectors(Recommender):
     def extents(self) -> dict[str, int]:
         """Return how many users have a vector."""
         return {"users": len(self.users)}
+
+    @property
+    def knows_users(self) -> bool:
+        """Whether there is anything in the vectors."""
+        return self.users.width > 0
 
     def extend(self, extents: dict[str, int]) -> None:
         """Make the users' vectors."""

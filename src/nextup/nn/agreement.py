@@ -37,7 +37,7 @@ class Heads(nn.Module):
     Parameters
     ----------
     objectives
-        By name, whether each is in use; it then has a linear layer of this name, else None.
+        By name, the weight of each; one above 0 has a linear layer of this name, others None.
     width, std
         Of states, and of fresh weights.
     has
@@ -58,12 +58,12 @@ class Heads(nn.Module):
     first: Tensor
 
     def __init__(
-        self, objectives: Mapping[str, bool], width: int, std: float, has: Tensor | None
+        self, objectives: Mapping[str, float], width: int, std: float, has: Tensor | None
     ) -> None:
         super().__init__()
         self.gap = nn.Parameter(torch.randn(width) * std)
-        for name, used in objectives.items():
-            layer = nn.Linear(width, width) if used else None
+        for name, weight in objectives.items():
+            layer = nn.Linear(width, width) if weight > 0 else None
             if layer is not None:
                 nn.init.normal_(layer.weight, std=std)
                 nn.init.zeros_(layer.bias)

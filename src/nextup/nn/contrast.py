@@ -144,6 +144,7 @@ def slot_products(states: Tensor, layout: SlotLayout, other: Tensor | None = Non
 
 def row_means(states: Tensor, row: Tensor, n_rows: int) -> Tensor:
     """``[R, d]``: the mean state of each row of a packed batch."""
+    states = states.to(torch.promote_types(states.dtype, torch.float32))  # sums of many
     counts = torch.bincount(row, minlength=n_rows).clamp_(min=1).to(states.dtype)
     return states.new_zeros(n_rows, states.shape[1]).index_add(0, row, states) / counts[:, None]
 

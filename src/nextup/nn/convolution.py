@@ -49,12 +49,13 @@ class Neighbours:
 
         A negative distance looks forward.
         """
+        if distance < 0:
+            pairs = self.before(-distance)
+            return None if pairs is None else (pairs[1], pairs[0])
         if distance not in self._found:
-            step = abs(distance)
-            later = np.flatnonzero(self._place >= step)
-            pairs = (later, later - step) if distance >= 0 else (later - step, later)
+            later = np.flatnonzero(self._place >= distance)
             device = self.packing.device
-            at, neighbour = (torch.from_numpy(index).to(device) for index in pairs)
+            at, neighbour = (torch.from_numpy(i).to(device) for i in (later, later - distance))
             self._found[distance] = (at, neighbour) if len(later) else None
         return self._found[distance]
 

@@ -49,10 +49,12 @@ def _sweep(
     n_items, count = table.shape[0], len(targets)
     chunk = min(chunk_rows(states.device, n_items), count)
     work_table = table.to(dtype)
-    bound = states.norm(dim=1).max() * table.norm(dim=1).max()
-    if bias is not None:
-        bound = bound + bias.abs().max()
-    shift_needed = states.device.type != "cpu" or not float(bound) < SAFE_EXPONENT
+    shift_needed = True
+    if states.device.type == "cpu":  # (elsewhere asking costs more than it saves)
+        bound = states.norm(dim=1).max() * table.norm(dim=1).max()
+        if bias is not None:
+            bound = bound + bias.abs().max()
+        shift_needed = not float(bound) < SAFE_EXPONENT
     wide = torch.promote_types(states.dtype, torch.float32)  # what sums and losses are kept in
     losses = torch.empty(count, dtype=wide, device=states.device)
     target_logits = (states * table[targets]).sum(dim=1).to(wide)
@@ -150,7 +152,7 @@ def linear_cross_entropy(
         ``[I + 1]`` or None.
     dtype
         What the large products are computed in: ``torch.bfloat16`` halves their cost where the
-        processor has instructions for it; by default the dtype of `states`.
+        processor has instructions for it; by default the wider dtype of `states` and `table`.
 
     Returns
     -------
@@ -165,9 +167,13 @@ def linear_cross_entropy(
     >>> round(float(each), 4)  # four items with equal scores: ln 4
     1.3863
     """
-    dtype = states.dtype if dtype is None else dtype
+    dtype = torch.promote_types(states.dtype, table.dtype) if dtype is None else dtype
+    if len(states) == 0:
+        nothing = weights.new_zeros(0)
+        return nothing.sum() + 0 * (states.sum() + table.sum()), nothing
+    learns = any(each is not None and each.requires_grad for each in (states, table, bias))
     with torch.autocast(states.device.type, enabled=False):  # `dtype` says what is computed in
-        if torch.is_grad_enabled() and (states.requires_grad or table.requires_grad):
+        if learns and torch.is_grad_enabled():
             total, losses = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
                 states, table, bias, targets, weights, dtype
             )

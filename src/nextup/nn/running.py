@@ -38,4 +38,5 @@ def running_sum(x: Tensor, packing: Packing) -> Tensor:
     mask = packing.mask(causal=True, dtype=x.dtype)
     if mask is None:
         return x
-    return packing.collect(torch.matmul((mask == 0).to(x.dtype), packing.spread(x)))
+    with torch.autocast(x.device.type, enabled=False):  # bf16 would round a long sum at each place
+        return packing.collect(torch.matmul((mask == 0).to(x.dtype), packing.spread(x)))

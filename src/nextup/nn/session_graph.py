@@ -70,6 +70,7 @@ class SessionGraphs:
 
 
 def _mean(values: Tensor, taken: Tensor, given: Tensor) -> Tensor:
+    values = values.to(torch.promote_types(values.dtype, torch.float32))  # sums of many
     sums = values.new_zeros(values.shape).index_add(0, given, values.index_select(0, taken))
     degrees = torch.bincount(given, minlength=len(values)).clamp_(min=1)
     return sums / degrees[:, None].to(values.dtype)

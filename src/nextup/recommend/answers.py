@@ -69,14 +69,17 @@ def note_of(popular: bool, count: int, k: int, had_items: bool) -> str | None:
     return "; ".join(notes) or None
 
 
-def check_histories(histories: Any) -> None:
-    """Raise `InputError` unless `histories` is a list of lists."""
-    for history in [histories] if isinstance(histories, (str, bytes)) else histories:
+def checked_histories(histories: Any) -> list[Any]:
+    """Return histories as a list; raise `InputError` unless they are lists in a row."""
+    alone = isinstance(histories, (str, bytes)) or not hasattr(histories, "__iter__")
+    found = [histories] if alone else list(histories)
+    for history in found:
         if isinstance(history, (str, bytes)) or not hasattr(history, "__len__"):
             raise InputError(
                 f"recommend: {history!r} stands where a history should; histories are a list of "
                 "lists: for one user give [[item, item, ...]]"
             )
+    return found
 
 
 def listed(raws: Any, name: str) -> list[Any]:

@@ -143,7 +143,7 @@ def recommend_file(
                     exclude_seen=exclude_seen,
                     exclude=exclude,
                     only=only,
-                    users=histories.users[rows] if histories.named else None,
+                    users=histories.names(rows),
                 )
                 writer.write(rows.start, answers)
             summary = writer.finish()
@@ -174,6 +174,9 @@ class _Writer:
         self.file, self.kind, self.recommender, self.k = file, kind, recommender, k
         self.histories, self.unknown = histories, histories.unknown_counts()
         self.frames: list[Any] = []
+        # Said once for all portions: one alone may hold no item, or no large number.
+        self.whole_users = all(isinstance(u, int) and abs(u) < 2**63 for u in histories.users)
+        self.whole_items = recommender.catalog.ids.are_integers
         self.rows = self.popular = self.short = 0
 
     def write(self, first: int, answers: Answers) -> None:
@@ -212,10 +215,12 @@ class _Writer:
         row, place = np.nonzero(answers.items > 0)
         numbers = (answers.items[row, place] - 1).tolist()
         users = self.histories.users[first : first + len(counts)]
+        kinds = {True: pl.Int64, False: pl.String}
+        named = users if self.whole_users else list(map(str, users))
         columns = {
-            "user": pl.Series(users, strict=False).gather(row),
+            "user": pl.Series(named, dtype=kinds[self.whole_users]).gather(row),
             "rank": place + 1,
-            "item": pl.Series("item", [raws[n] for n in numbers]),
+            "item": pl.Series([raws[n] for n in numbers], dtype=kinds[self.whole_items]),
             "title": pl.Series("title", [titles and titles[n] for n in numbers], dtype=pl.String),
             "score": answers.scores[row, place],
             "note": pl.Series(self._notes(first, answers, counts), dtype=pl.String).gather(row),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nextup.data.plain import whole_text
 from nextup.data.rawids import RawId
 from nextup.data.sequences import Sequences
 from nextup.data.source import all_bytes, check_file, plain_suffix
@@ -25,12 +26,17 @@ class Histories:
     """Histories of a file: numbers in the recommender's catalogue, 0 where it lacks the item."""
 
     users: list[Any]
-    named: bool
-    """Whether the users are those that the file names (else the lines of the file)."""
+    named: NDArray[np.bool_]
+    """``bool[users]``: whether it is a name that the file gives (else the number of its line)."""
     sequences: Sequences
     raws: list[RawId]
     raw_at: NDArray[np.int64]
     """``raws[raw_at[i]]`` is the raw id of ``sequences.items[i]``."""
+
+    def names(self, rows: slice) -> list[RawId | None]:
+        """Return the users that the file names, None for the others."""
+        pairs = zip(self.users[rows], self.named[rows].tolist(), strict=True)
+        return [user if named else None for user, named in pairs]
 
     def unknown_counts(self) -> NDArray[np.int64]:
         """``int64[users]``: how many items of each history the recommender does not know."""
@@ -59,7 +65,8 @@ def of_log(log: Dataset, recommender: LoadedRecommender) -> Histories:
     number = np.concatenate(([0], recommender.catalog.numbers_of(raws))).astype(np.int32)
     items = log.sequences.items
     spans = Sequences(number[items], log.sequences.starts, log.sequences.ends)
-    return Histories(log.users.tolist(), True, spans, raws, items.astype(np.int64) - 1)
+    everyone = np.ones(len(log.users), dtype=bool)
+    return Histories(log.users.tolist(), everyone, spans, raws, items.astype(np.int64) - 1)
 
 
 def history_lines(
@@ -70,7 +77,7 @@ def history_lines(
         return None
     check_file(source)
     users: list[Any] = []
-    named = True
+    named: list[bool] = []
     histories: list[list[Any]] = []
     for number, line in enumerate(all_bytes(source).splitlines(), 1):
         if not line.strip():
@@ -88,12 +95,9 @@ def history_lines(
                 f'{where}: has no list of item ids as "history"; '
                 'write {"user": ..., "history": [...]}'
             )
-        named = named and "user" in entry
-        user = entry.get("user", number)
-        if not isinstance(user, (str, int)) or isinstance(user, bool):
-            raise InputError(f"{where}: the user is {user!r}, neither text nor a whole number")
-        users.append(user)
-        histories.append(history)
+        named.append("user" in entry)
+        users.append(_raw_id(entry.get("user", number), f"{where}: the user"))
+        histories.append([_raw_id(raw, f"{where}: an item") for raw in history])
     if not users:
         raise InputError(f"{source}: holds no history; write one object a line")
     if len({type(user) for user in users}) > 1:
@@ -102,6 +106,14 @@ def history_lines(
     lengths = np.fromiter(map(len, histories), np.int64, len(histories))
     ends = np.cumsum(lengths)
     numbers = recommender.catalog.numbers_of(raws).astype(np.int32)
-    return Histories(
-        users, named, Sequences(numbers, ends - lengths, ends), raws, np.arange(len(raws))
-    )
+    spans = Sequences(numbers, ends - lengths, ends)
+    return Histories(users, np.array(named), spans, raws, np.arange(len(raws)))
+
+
+def _raw_id(raw: Any, what: str) -> RawId:
+    """Return an id as JSON has it: text, or a whole number, if need be with a point."""
+    if isinstance(raw, float) and raw.is_integer():
+        raw = int(raw)
+    if not isinstance(raw, (str, int)) or isinstance(raw, bool):
+        raise InputError(f"{what} is {raw!r}, neither text nor a whole number")
+    return whole_text(raw) if isinstance(raw, str) else raw

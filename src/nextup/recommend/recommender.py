@@ -28,8 +28,8 @@ from nextup.models.store import CARD, load_model, load_users
 from nextup.recommend.answers import (
     Answers,
     Recommendation,
-    check_histories,
     check_k,
+    checked_histories,
     listed,
     note_of,
 )
@@ -123,7 +123,7 @@ class LoadedRecommender:
             If `histories` is no list of lists, `only` names no known item, or there are more or
             fewer `users` than histories.
         """
-        check_histories(histories)
+        histories = checked_histories(histories)
         users = None if users is None else listed(users, "users")
         if users is not None and len(users) != len(histories):
             raise InputError(
@@ -258,7 +258,13 @@ class LoadedRecommender:
             return None
         named = np.array([user is not None for user in users], dtype=bool)
         rows = np.full(len(users), -1, dtype=np.int64)
-        rows[named] = self.users.numbers_of([user for user in users if user is not None])
+        try:
+            rows[named] = self.users.numbers_of([user for user in users if user is not None])
+        except TypeError as error:
+            raise InputError(
+                f"recommend: a user is neither text nor a whole number ({error}); "
+                "give one raw id for each history"
+            ) from None
         return rows
 
     def _most_popular(

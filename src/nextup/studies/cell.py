@@ -17,10 +17,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from nextup.errors import ConfigError
 from nextup.evaluation.protocol import Protocol
 from nextup.models.registry import available_models, model_class
 from nextup.train.config import TrainConfig
-from nextup.train.recipe import recipes, resolve
+from nextup.train.recipe import is_file, recipes, resolve
 
 _LONGEST_NAME = 120
 _DECIDES_NOTHING = ("checkpoint_seconds",)
@@ -53,6 +54,11 @@ class Cell:
 
     def __post_init__(self) -> None:
         if self.recipe is not None:
+            if is_file(self.recipe):
+                raise ConfigError(
+                    f"recipe {self.recipe}: studies know recipes by their names, so that anybody "
+                    "can run them again; put it into src/nextup/recipes/, or give its settings"
+                )
             object.__setattr__(self, "recipe", self.recipe.removeprefix(f"{self.model}/"))
 
     @cached_property

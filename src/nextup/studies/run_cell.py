@@ -68,6 +68,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
     from nextup.studies.provenance import commit, now
     from nextup.studies.results import Result, Results
     from nextup.studies.storing import ranks_checksum, store
+    from nextup.train.run import write_whole
 
     cell = cell.plain
     with held(places.beside(cell.name, "lock")) as free:
@@ -80,7 +81,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
         begun = places.beside(cell.name, "begun.json")
         again = goes_on(folder, cell, data, how.precision)
         if not again or not begun.is_file():
-            begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
+            write_whole(begun, json.dumps({"commit": commit(), "date": now()}) + "\n")
         run = fitted(folder, cell, data, how, again, kept=places.stages)
         test, ranks = _tested(run, cell, data, how), run.ranks("test")
         before: Result | None = Results(places.results).find(cell)

@@ -189,13 +189,19 @@ def opened(
     if dataset is None:
         where = config["dataset"].get("path")
         if where is None or not Path(where).is_dir():
-            raise RunError(f"{run.path}: its dataset is not at {where}; name it")
+            lost = "was fitted on one in memory" if where is None else f"is no longer at {where}"
+            raise RunError(
+                f"{run.path}: its dataset {lost}; name the folder of it after the run (one in "
+                "memory is written by `Dataset.save`)"
+            )
         dataset = where
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
     check_same_dataset(run, data)
     fabric = make_fabric(device, "32")
     model, _, popularity, _ = load_model(run.recommender_folder)
     split = data.split(config["split"])
+    if config.get("test") == "withheld":
+        split = split.without_test()
     cases = split.test if part == "test" else split.valid
     return Opened(run, fabric, model.to(fabric.device), popularity, split, cases)
 
@@ -208,12 +214,15 @@ def _list_metrics(
     device: torch.device,
 ) -> dict[str, float]:
     """Return what the lists for all cases look like as a whole."""
-    width = min(max(protocol.cutoffs), model.n_items)
+    cutoffs = [k for k in protocol.cutoffs if k <= model.n_items]
+    if not cutoffs:
+        return {}
     excluded = protocol.seen == "excluded"
     lists, _ = top_items(
-        model, cases.histories, width, exclude_seen=excluded, device=device, users=cases.users
-    )
-    return list_metrics(lists, popularity, [k for k in protocol.cutoffs if k <= width])
+        model, cases.histories, max(cutoffs), exclude_seen=excluded, device=device,
+        users=cases.users,
+    )  # fmt: skip
+    return list_metrics(lists, popularity, cutoffs)
 
 
 def check_same_dataset(run: Run, data: Dataset) -> None:
@@ -226,6 +235,12 @@ def check_same_dataset(run: Run, data: Dataset) -> None:
         raise RunError(
             f"{run.path}: was fitted on a dataset with {key} {noted.get(key)}, this one has "
             f"{here[key]}; evaluate on the dataset the run was fitted on"
+        )
+    by_time = str(run.config.get("split", "")).startswith("time:")
+    if by_time and noted.get("times", data.times_checksum) != data.times_checksum:
+        raise RunError(
+            f"{run.path}: was fitted on the same histories with other times, by which they were "
+            "split; evaluate on the dataset the run was fitted on"
         )
     # Runs of earlier versions have no checksum: they are compared on what they have.
     if noted.get("checksum", data.checksum) != data.checksum:

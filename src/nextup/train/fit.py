@@ -28,7 +28,7 @@ from nextup.train.job import Job
 from nextup.train.kept import make_place
 from nextup.train.loop import Loop
 from nextup.train.place import check_place, place_of
-from nextup.train.recipe import resolve
+from nextup.train.recipe import is_file, resolve
 from nextup.train.run import FORMAT, Run, is_run
 
 LearnFrom = Literal["train", "train+valid", "all"]
@@ -64,7 +64,8 @@ def fit(
     run
         Folder of the run; by default ``runs/<dataset>-<model>[-<recipe>]-seed<seed>``.
     recipe
-        One of the model's recipes, such as ``"paper"`` or ``"tuned"``.
+        One of the model's recipes, such as ``"paper"`` or ``"tuned"``, or the path of a file of
+        your own, ``"mine.toml"``.
     settings
         Single settings of model or training that win over the recipe.
     split
@@ -124,8 +125,14 @@ def fit(
     spare_memory(precision)
     fabric = make_fabric(device, precision)
     if run is None:
-        label = "-".join([data.name, model, *([recipe.replace("/", "-")] if recipe else [])])
+        named = Path(recipe).stem if recipe and is_file(recipe) else recipe
+        label = "-".join([data.name, model, *([named.replace("/", "-")] if named else [])])
         run = Path("runs") / re.sub(r"[^\w.+-]+", "-", f"{label}-seed{seed}")
+    times = {} if data.times is None else {"times": data.times_checksum}
+    noted = {**dataset_marks(data), "checksum": data.checksum, **times}
+    torch.manual_seed(seed)
+    recommender = model_class(model)(model_config, data.n_items).to(fabric.device)
+    recommender.meet(data.catalog)
     where = None if isinstance(dataset, Dataset) else str(Path(dataset).resolve())
     asked = {
         "format": FORMAT,
@@ -138,14 +145,11 @@ def fit(
         "protocol": protocol.model_dump(mode="json"),
         "seed": seed,
         "precision": precision,
+        "device": fabric.device.type,
         "learn_from": learn_from,
         **({"test": "withheld"} if withhold_test else {}),
-        "dataset": {
-            "name": data.name,
-            "path": where,
-            **dataset_marks(data),
-            "checksum": data.checksum,
-        },
+        **({"catalogue": mark} if (mark := recommender.catalogue_mark) else {}),
+        "dataset": {"name": data.name, "path": where, **noted},
     }
     target = Run(run)
     if fabric.is_global_zero:
@@ -155,9 +159,6 @@ def fit(
     fabric.barrier()
     if resume and target.finished:
         return target
-    torch.manual_seed(seed)
-    recommender = model_class(model)(model_config, data.n_items).to(fabric.device)
-    recommender.meet(data.catalog)
     validates = learn_from == "train" and len(parts.valid) > 0
     facts: dict[str, Any] = {}
     with place_of(target, asked, resume) if fabric.is_global_zero else nullcontext():
@@ -177,9 +178,10 @@ def fit(
                 target.path,
                 progress,
                 about={
-                    "dataset": {**dataset_marks(data), "checksum": data.checksum},
+                    "dataset": noted,
                     **{key: asked[key] for key in ("split", "protocol", "seed", "learn_from")},
                     "precision": precision,
+                    **({"device": fabric.device.type} if fabric.device.type != "cpu" else {}),
                     **({"test": "withheld"} if withhold_test else {}),
                 },
                 kept=_kept(kept, recommender, target),

@@ -3,7 +3,7 @@
 A stage is known by everything that decides its weights: the model and its settings, the settings
 of training, the data, the split and the seed. A teacher that one run has trained is then there for
 every other student, and for the run of that teacher alone. What another version of nextup has
-trained is trained again.
+trained is trained again: what its code said of models and of training goes along.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nextup.data.version import version
 from nextup.errors import RunError
 from nextup.models.base import Stage
 from nextup.train.config import TrainConfig
+
+
+@cache
+def code_mark() -> str:
+    """Return what decides what training comes to besides settings: the code, as a checksum."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=16)
+    for room in ("augment", "data", "evaluation", "models", "nn", "train"):
+        for file in sorted((package / room).glob("*.py")):
+            digest.update(f"{room}/{file.name}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _file(folder: Path, key: str) -> Path:
@@ -82,8 +94,10 @@ def keep(folder: Path, key: str, weights: dict[str, Tensor], facts: dict[str, An
     ready = {name: t.detach().cpu().clone().contiguous() for name, t in weights.items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        said = {"key": key, "facts": json.dumps(facts), "version": version()}
+        said = {"key": key, "facts": json.dumps(facts), "code": code_mark()}
         save_file(ready, partial, metadata=said)
+        with partial.open("rb") as opened:
+            os.fsync(opened.fileno())
         partial.replace(file)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -104,7 +118,7 @@ def find(folder: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | N
     try:
         with safe_open(file, framework="pt") as opened:
             noted = opened.metadata() or {}
-            if noted.get("key") != key or noted.get("version", version()) != version():
+            if noted.get("key") != key or noted.get("code") != code_mark():
                 return None
             names = list(opened.keys())
             return {name: opened.get_tensor(name) for name in names}, json.loads(noted["facts"])

@@ -88,6 +88,8 @@ class Loop:
             self.model.load_state_dict(self.best)
         elif self.average:
             self.model.load_state_dict(self.average)
+        if not stage.validates:
+            self._check_weights(stage)
         done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
         if self.progress.out_of_time:
             done["out_of_time"] = True
@@ -98,6 +100,14 @@ class Loop:
             facts = {**done, "seconds": seconds, "last": last}
             kept.keep(self.job.kept, key, self.model.learning.state_dict(), facts)
         return done
+
+    def _check_weights(self, stage: Stage) -> None:
+        """Check what no validation has looked at: its last step may have broken them."""
+        if not all(bool(torch.isfinite(each).all()) for each in self.parameters):
+            raise DivergedError(
+                f"training: stage `{stage.name}` ended with weights that are not finite; try a "
+                "smaller learning_rate, a clip_norm of 1, or precision 32"
+            )
 
     def _key(self, stage: Stage) -> str | None:
         """Everything that decides a stage's weights, as text; None if it is never shared."""

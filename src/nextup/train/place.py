@@ -66,13 +66,21 @@ def check_place(
 def _check_same(run: Run, asked: dict[str, Any], data: Dataset) -> None:
     check_same_dataset(run, data)
     before = run.config
+    times = before["dataset"].get("times", data.times_checksum)
+    if not run.finished and times != data.times_checksum:  # some models go through them in order
+        raise RunError(
+            f"{run.path}: was started on the same histories with other times; resume with the "
+            "dataset it was started on, or start again with --overwrite"
+        )
     # A run of an earlier version lacks settings that came later; they stood at their defaults.
     both = zip(("model_config", "train_config"), resolve(asked["model"]), strict=True)
     defaults = {name: config.model_dump(mode="json") for name, config in both}
     for key in (*asked, *({"test"} & before.keys() - asked.keys())):
         value, then = asked.get(key), before.get(key)
-        if key == "precision" and (run.finished or key not in before):
-            continue  # nothing more is computed; or of an earlier version, which did not note it
+        if key in ("precision", "device") and run.finished:
+            continue  # nothing more is computed
+        if key in ("precision", "device", "catalogue") and key not in before:
+            continue  # of an earlier version, which did not note it
         if key in defaults and isinstance(then, dict):
             then = {**defaults[key], **then}
         if key not in ("dataset", "format") and then != value:

@@ -1,14 +1,19 @@
-"""Recipes: where the settings of a run come from, all checked against typed configs."""
+"""Recipes: where the settings of a run come from, all checked against typed configs.
+
+A recipe is a TOML file with `about`, and tables ``[model]`` and ``[train]`` of settings. Those that
+come with nextup have names; one of your own is named by its path.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from nextup.errors import ConfigError, suggest
 from nextup.models.base import ModelConfig
-from nextup.models.registry import model_class
+from nextup.models.registry import available_models, model_class
 from nextup.settings import make_config
 from nextup.train.config import TrainConfig
 
@@ -19,10 +24,7 @@ else:
 
 
 def recipes(model: str | None = None) -> dict[str, dict[str, Any]]:
-    """Return all recipes by name (``model/recipe``), or those of one model.
-
-    A recipe is a TOML file with `about`, and tables ``[model]`` and ``[train]`` of settings.
-    """
+    """Return all recipes that come with nextup by name (``model/recipe``), or those of a model."""
     found: dict[str, dict[str, Any]] = {}
     root = resources.files("nextup.recipes")
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
@@ -33,6 +35,25 @@ def recipes(model: str | None = None) -> dict[str, dict[str, Any]]:
                 content = tomllib.loads(file.read_text(encoding="utf-8"))
                 found[f"{folder.name}/{file.name.removesuffix('.toml')}"] = content
     return found
+
+
+def is_file(recipe: str) -> bool:
+    """Whether a recipe is named by the path of its file."""
+    return recipe.endswith(".toml")
+
+
+def model_of(recipe: str | None) -> str | None:
+    """Return the model that a recipe's name says, None if it says none.
+
+    ``"bpr/paper"`` says it, and a file in a folder of the model's name, as ``nextup tune --write``
+    makes it.
+    """
+    if recipe is None:
+        return None
+    if is_file(recipe):
+        folder = Path(recipe).resolve().parent.name
+        return folder if folder in available_models() else None
+    return recipe.partition("/")[0] if "/" in recipe else None
 
 
 def check_of_use(model: str, settings: dict[str, Any]) -> None:
@@ -64,7 +85,8 @@ def resolve(
     model
         Name of a registered model.
     recipe
-        Name of one of its recipes (``"paper"`` or ``"sasrec/paper"``), or None for the defaults.
+        Name of one of its recipes (``"paper"`` or ``"sasrec/paper"``), the path of a file
+        (``"mine.toml"``), or None for the defaults.
     settings
         Single settings that win over the recipe; a key may belong to the model or to training.
 
@@ -103,16 +125,38 @@ def _read(model: str, recipe: str | None) -> dict[str, dict[str, Any]]:
     chosen: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
     if recipe is None:
         return chosen
-    known = recipes(model)
-    name = recipe if recipe in known else f"{model}/{recipe}"
-    if name not in known:
-        if not known:
-            raise ConfigError(f"model {model} has no recipes; leave the recipe out")
-        names = [key.split("/", 1)[1] for key in known]
-        raise ConfigError(f"model {model}: unknown recipe `{recipe}`{suggest(recipe, names)}")
+    if is_file(recipe):
+        content = _content(Path(recipe))
+    else:
+        known = recipes(model)
+        name = recipe if recipe in known else f"{model}/{recipe}"
+        if name not in known:
+            if not known:
+                raise ConfigError(f"model {model} has no recipes; leave the recipe out")
+            names = [key.split("/", 1)[1] for key in known]
+            raise ConfigError(f"model {model}: unknown recipe `{recipe}`{suggest(recipe, names)}")
+        content = known[name]
     for table in chosen:
-        chosen[table].update(known[name].get(table, {}))
+        chosen[table].update(content.get(table, {}))
     return chosen
+
+
+def _content(file: Path) -> dict[str, Any]:
+    """Return what the file of a recipe says, its form checked."""
+    try:
+        content: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe {file}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {file}: is not TOML ({error})") from None
+    form = {"about": str, "model": dict, "train": dict}
+    for key, value in content.items():
+        if not isinstance(value, form.get(key, ())):
+            raise ConfigError(
+                f"recipe {file}: `{key}` does not belong there; settings stand in the tables "
+                '[model] and [train], below a line about = "..."'
+            )
+    return content
 
 
 def read_recipe(

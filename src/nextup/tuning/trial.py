@@ -22,7 +22,7 @@ from nextup.studies.places import Places, held
 from nextup.studies.provenance import commit, hardware, now, versions
 from nextup.studies.run_cell import BusyError, How, fitted, goes_on
 from nextup.studies.worker import main, read_task
-from nextup.train.run import Run
+from nextup.train.run import Run, write_whole
 from nextup.tuning.search import note_outcome
 
 
@@ -53,7 +53,7 @@ def run_trial(cell: Cell, places: Places, how: How) -> Path:
         begun = places.beside(cell.name, "begun.json")
         again = goes_on(folder, cell, data, how.precision)
         if not again or not begun.is_file():
-            begun.write_text(json.dumps({"commit": commit(), "date": now()}) + "\n")
+            write_whole(begun, json.dumps({"commit": commit(), "date": now()}) + "\n")
         began = time.monotonic()
         try:
             found = _measured(fitted(folder, cell, data, how, again, withhold_test=True))

@@ -7,7 +7,6 @@ Which cells cannot be true is computed, not stored.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -88,12 +87,7 @@ def impossible(values: Mapping[str, float], decimals: int) -> dict[str, str]:
             pair = {f"HR@{k}": hits[k] for k in (a, b) if k}
             pair |= {f"{kind}@{k}": own[k] for k in (a, b) if k}
             unit = 10.0**-decimals  # what rounding, or cutting off digits, does to a difference
-            rise, hit = own[b] - own.get(a, 0.0), hits[b] - hits.get(a, 0.0)
-            most, least = (1 / math.log2(a + 2), 1 / math.log2(b + 1))
-            if kind == "MRR":
-                most, least = 1 / (a + 1), 1 / b
-            high = rise > hit * (most + least) / 2
-            lines = feasible(pair, tolerance=unit * (1 + (most if high else least)) - 1e-9)
+            lines = feasible(pair, tolerance=unit - 1e-9)
             wrong = [line for line in lines if line.startswith(f"{kind} from {a} ")]
             if wrong:
                 found[f"{kind}@{b}"] = wrong[0]
