@@ -25,7 +25,7 @@ NEEDED = (
     "safetensors",
     "scipy",
 )
-EXTRAS = {"pandas": ("pandas", "pandas frames"), "matplotlib": ("plots", "plots of results")}
+EXTRAS = {"pandas": "data frames of pandas", "matplotlib": "plots of results"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def _packages() -> Iterator[Finding]:
             import_module(package.replace("-", "_"))
             yield Finding(package, version(package))
         except PackageNotFoundError:
-            yield Finding(package, "no version known", "install it again with pip")
+            again = f"pip install --force-reinstall {package}"
+            yield Finding(package, "no version known", again)
         except Exception as error:  # a broken binary package can raise nearly anything
             reason = f"cannot be imported: {error}".splitlines()[0]
             yield Finding(package, reason, f"pip install --force-reinstall {package}", fatal=True)
@@ -90,10 +91,11 @@ def _devices() -> Iterator[Finding]:
     if threads > present:
         advice = f"more threads than cores slow training down: set OMP_NUM_THREADS={present}"
     elif threads < present and os.environ.get("OMP_NUM_THREADS"):
-        advice = f"OMP_NUM_THREADS leaves {present - threads} cores idle"
+        advice = f"OMP_NUM_THREADS leaves {present - threads} cores idle; unset it to use them"
     yield Finding("CPU", f"{present} cores, {threads} threads", advice)
     if memory := _memory():
-        few = "large catalogues may not fit" if memory < 3 else ""
+        few = "large catalogues may not fit; --set loss=sampled_softmax needs least"
+        few = few if memory < 3 else ""
         yield Finding("memory", f"{memory:.1f} GiB", few)
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -113,11 +115,11 @@ def _devices() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for package, (extra, purpose) in EXTRAS.items():
+    for package, purpose in EXTRAS.items():
         try:
             yield Finding(package, f"{version(package)} (optional: {purpose})")
         except PackageNotFoundError:
-            found = f"not installed (optional: {purpose}; pip install 'nextup[{extra}]')"
+            found = f"not installed (optional: {purpose}; pip install {package})"
             yield Finding(package, found)
 
 

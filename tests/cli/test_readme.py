@@ -54,8 +54,8 @@ def test_the_tour_of_the_command_line(cli: Cli) -> None:
 def test_the_five_lines_of_python(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = SNIPPETS["python"].replace('{"loss": "softmax"}', repr({"loss": "softmax", **QUICK}))
-    assert repr(QUICK)[1:-1] in code
+    code = SNIPPETS["python"].replace('recipe="tuned"', f'recipe="tuned", settings={QUICK}')
+    assert repr(QUICK) in code
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "NDCG@10" in printed and "Film" in printed

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_models import dataset_of, shop
 from torch import Tensor
 
 from nextup.data.batches import Batch, batch_of_lists
 from nextup.data.sequences import Sequences
 from nextup.models.fossil import Fossil
 from nextup.models.registry import make_model
+from nextup.models.store import load_users
+from nextup.train.fit import fit
 
 N_ITEMS, WIDTH = 9, 4
 ROWS = [[1, 2, 3, 2], [4, 1], [5, 6, 7, 8, 9, 1], [7]]
@@ -140,3 +144,11 @@ def test_the_penalty_is_the_squares_of_what_a_step_read_and_compared(targets: st
     for user in batch.users.tolist():
         expected += model.users.weight[user].square().sum()
     torch.testing.assert_close(found, bare + 0.3 * expected / len(batch.targets))
+
+
+def test_without_steps_nobody_is_known_and_no_names_are_kept(tmp_path: Path) -> None:
+    data, quick = dataset_of(shop(30)), {"order": 0, "epochs": 1, "width": 4}
+    run = fit(data, "fossil", run=tmp_path / "run", settings=quick, progress=False)
+    assert load_users(run.recommender_folder) is None
+    run = fit(data, "fossil", run=tmp_path / "two", settings={**quick, "order": 1}, progress=False)
+    assert load_users(run.recommender_folder) is not None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from textwrap import dedent
 from types import ModuleType
 
 import pytest
@@ -20,48 +22,12 @@ from nextup.train.assess import evaluate
 from nextup.train.fit import fit
 from nextup.train.recipe import recipes, resolve
 
-FILE = '''
-"""Bag: a history is the mean of its items, however they were ordered."""
-
-import torch
-from pydantic import Field
-from torch import nn
-
-from nextup.models.registry import register
-from nextup.models.next_item import NextItemConfig, NextItemRecommender
-
-
-class BagConfig(NextItemConfig):
-    width: int = Field(64, ge=1, description="width of the vectors")
-
-
-@register
-class Bag(NextItemRecommender):
-    """The running mean of all items so far."""
-
-    name = "bag"
-    paper = "written for a test"
-    Config = BagConfig
-
-    def __init__(self, config, n_items):
-        super().__init__(config, n_items)
-        self.items = nn.Embedding(n_items + 1, config.width, padding_idx=0)
-        nn.init.normal_(self.items.weight, std=0.05)
-
-    def encode(self, batch, last_only):
-        means = [
-            x.cumsum(0) / torch.arange(1, len(x) + 1)[:, None]
-            for x in self.items(batch.tokens).split(batch.lengths.tolist())
-        ]
-        states = torch.cat(means)
-        return states[batch.last_at] if last_only else states
-
-    def item_vectors(self):
-        return self.items.weight
-'''
+GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+FILE = dedent(re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[0])
+"""The model that the guide shows."""
 
 RECIPE = """
-about = "a bag of items"
+about = "the mean of a history"
 [model]
 loss = "softmax"
 width = 16
@@ -74,17 +40,17 @@ learning_rate = 1e-2
 
 
 @pytest.fixture
-def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def guided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The file and the recipe of a new model, where a contributor would put them."""
     registry.available_models()
     before = dict(registry._REGISTER)
     room = tmp_path / "recipes"
     shutil.copytree(Path(str(resources.files("nextup.recipes"))), room)
-    (room / "bag").mkdir()
-    (room / "bag" / "paper.toml").write_text(RECIPE)
+    (room / "mymodel").mkdir()
+    (room / "mymodel" / "paper.toml").write_text(RECIPE)
     monkeypatch.setattr(recipe.resources, "files", lambda name: room)
-    (tmp_path / "bag.py").write_text(FILE)
-    spec = importlib.util.spec_from_file_location("bag", tmp_path / "bag.py")
+    (tmp_path / "mymodel.py").write_text(FILE)
+    spec = importlib.util.spec_from_file_location("mymodel", tmp_path / "mymodel.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -93,10 +59,10 @@ def bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
     registry._REGISTER.update(before)
 
 
-def test_one_file_and_one_recipe_are_a_whole_model(bag: ModuleType, tmp_path: Path) -> None:
+def test_one_file_and_one_recipe_are_a_whole_model(guided: ModuleType, tmp_path: Path) -> None:
     data = dataset_of(shop(80))
     run = fit(
-        data, "bag", recipe="paper", run=tmp_path / "run", device="cpu", progress=False, seed=1
+        data, "mymodel", recipe="paper", run=tmp_path / "run", device="cpu", progress=False, seed=1
     )
     assert run.config["model_config"]["width"] == 16
     assert set(evaluate(run, data, device="cpu")) >= {"HR@10", "NDCG@10", "MRR"}
@@ -106,22 +72,22 @@ def test_one_file_and_one_recipe_are_a_whole_model(bag: ModuleType, tmp_path: Pa
 
 
 def test_a_registered_model_is_listed_checked_and_under_the_conformance_suite(
-    bag: ModuleType,
+    guided: ModuleType,
 ) -> None:
-    assert registry.available_models()["bag"] is bag.Bag
-    assert any(form.model == "bag" for form in forms())
-    assert list(recipes("bag")) == ["bag/paper"]
+    assert registry.available_models()["mymodel"] is guided.MyModel
+    assert any(form.model == "mymodel" for form in forms())
+    assert list(recipes("mymodel")) == ["mymodel/paper"]
     with pytest.raises(ConfigError, match="unknown key `widht`; did you mean `width`"):
-        resolve("bag", settings={"widht": 3})
-    (form,) = [form for form in forms() if form.model == "bag"]
+        resolve("mymodel", settings={"widht": 3})
+    (form,) = [form for form in forms() if form.model == "mymodel"]
     assert form.all_settings()["width"] == 16, "settings are shrunk by the names of their fields"
-    assert isinstance(form.fresh(), bag.Bag)
+    assert isinstance(form.fresh(), guided.MyModel)
 
 
 def test_the_register_is_clean_afterwards() -> None:
-    assert "bag" not in registry.available_models()
-    with pytest.raises(ConfigError, match="unknown model `bag`"):
-        registry.model_class("bag")
+    assert "mymodel" not in registry.available_models()
+    with pytest.raises(ConfigError, match="unknown model `mymodel`"):
+        registry.model_class("mymodel")
 
 
 def test_a_misspelt_model_is_refused_with_the_nearest_known() -> None:
@@ -133,6 +99,12 @@ def test_a_misspelt_model_is_refused_with_the_nearest_known() -> None:
     ("name", "settings", "said"),
     [
         ("sasrec", {"width": 10, "heads": 3}, "must divide width"),
+        ("sasrec", {"inner": 0}, "`inner`.*given: 0"),
+        (
+            "srma",
+            {"contrast_padding": True},
+            "complement_weight to 0 or leave contrast_padding out",
+        ),
         ("sasrec", {"dropout": 1.5}, "`dropout`.*given: 1.5"),
         ("sasrec", {"loss": "sofmax"}, "`loss`.*'softmax'.*given: 'sofmax'"),
         ("gru4rec", {"layers": 0}, "`layers`.*given: 0"),

@@ -125,3 +125,15 @@ def test_amid_training_strangers_are_guessed_at_as_in_the_end() -> None:
     amid = model.query(batch)
     model.conclude(train, torch.device("cpu"))
     assert amid.any() and torch.equal(amid, model.query(batch))
+
+
+def test_a_number_beyond_those_of_training_is_a_stranger() -> None:
+    users, _ = taught()
+    batch = batch_of_lists([[4, 5], [4, 5], [4, 5]], 50)
+    rows = torch.tensor([-1, len(users), 10**6])
+    found = users(rows, lambda some: describe(batch)[some])
+    assert torch.equal(found, found[:1].expand(3, 3))
+    assert users.all_known(np.array([2, 5])) and not users.all_known(np.array([2, len(users)]))
+    nobody = UserVectors(3, described_by=4)
+    assert nobody(rows, lambda some: describe(batch)[some]).shape == (3, 3)
+    assert not nobody.all_known(np.array([0])) and nobody.all_known(np.zeros(0, dtype=np.int64))

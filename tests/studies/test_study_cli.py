@@ -138,7 +138,7 @@ def test_without_matplotlib_the_remedy_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     found = run_cli("report")
-    assert found.code == 2 and "pip install nextup[plots]" in found.err
+    assert found.code == 2 and "pip install matplotlib" in found.err
     assert "--no-figures" in found.err and not list(folder.iterdir())
 
 

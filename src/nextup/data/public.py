@@ -141,8 +141,8 @@ def _file(relative: str) -> Path:
     path = data_folder() / relative
     if not path.is_file():
         raise InputError(
-            f"{path}: is not there; the public sets are not part of nextup: fetch them yourself "
-            f"and name their folder with the environment variable {VARIABLE}"
+            f"{path}: is not there; the public sets are not part of nextup: fetch them from their "
+            f"authors and name the folder with the environment variable {VARIABLE}"
         )
     return path
 

@@ -46,7 +46,7 @@ def check_matplotlib() -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "report: figures need matplotlib; install it with `pip install nextup[plots]`, or "
+            "report: figures need matplotlib; install it with `pip install matplotlib`, or "
             "leave figures out with --no-figures"
         ) from None
 
