@@ -125,3 +125,24 @@ def test_a_folder_that_is_gone_is_said(both: Study, folder: Path) -> None:
         "study", "tiny", "sampled", "--methods", "MC1", "--device", "cpu", "--budget", "0s"
     )
     assert f"fitted again, as no such run is in runs/: {cell.name}" in found.err
+
+
+def test_a_method_may_pick_its_epoch_by_another_protocol(plan: Study, tmp_path: Path) -> None:
+    table = plan.part("table")
+    among = replace(table.methods[2], label="SASRec among 20", protocol=SAMPLED)
+    parts = (
+        replace(table, methods=(*table.methods, among)),
+        replace(table, name="sampled", methods=(*table.methods, among), protocol=SAMPLED),
+    )
+    study = register(replace(plan, parts=parts))
+    wanted = {w.method.label: w for w in wanted_cells(study, study.parts, seeds=[0])}
+    own = wanted["SASRec among 20"]
+    assert own.cell.protocol == SAMPLED and own.cell.identity != wanted["SASRec"].cell.identity
+    assert own.shown == Asked((study.protocol,)) and wanted["SASRec"].shown == Asked((SAMPLED,))
+    assert asked_by_all()[own.cell.family] == own.shown
+    # Measured as it was validated, it stands in one part, and the other says what it lacks.
+    fabricate(tmp_path, own.cell)
+    whole, sampled = (measured_part(study, each, Results(tmp_path), 200)[0] for each in parts)
+    rows = [{row.method.label: row for row in each.rows}[among.label] for each in (whole, sampled)]
+    assert rows[0].unmeasured == (0,) and not rows[0].measured
+    assert rows[1].measured and not rows[1].unmeasured

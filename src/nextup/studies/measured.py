@@ -190,7 +190,7 @@ def _row(study: Study, part: Part, method: Method, dataset: str, results: Result
     protocol = study.protocol_of(part)
     under = {seed: run.under(protocol) for seed, run in there.items()}
     runs = {seed: run for seed, run in under.items() if run is not None}
-    unmeasured = [seed for seed, run in there.items() if run.lacking(part.asked)]
+    unmeasured = [seed for seed, run in there.items() if run.lacking(study.asked_of(part))]
     outdated = [results.outdated(cell) for seed, cell in wanted.items() if seed not in there]
     return Row(
         method,

@@ -40,6 +40,8 @@ class Method:
         Whether the paper does not have it.
     published
         Its name in the published table, if it is not `label`.
+    protocol
+        How validation ranks for it, where that is not the study's way: it picks the epoch.
     at, series
         Where it stands on a sweep's axis, and on which line of its figure.
     """
@@ -52,6 +54,7 @@ class Method:
     added: bool = False
     learn_from: str = "train"
     published: str | None = None
+    protocol: Protocol | None = None
     at: float | None = None
     series: str = ""
 
@@ -68,13 +71,14 @@ class Method:
         return None
 
     def cell(self, dataset: str, seed: int, split: str, protocol: Protocol) -> Cell:
-        """Return the run on a dataset with a seed."""
+        """Return the run on a dataset with a seed, by the method's own protocol if it has one."""
         recipe = self.recipe
         if recipe == "paper":
             known, own = known_recipes(self.model), f"paper-{Path(dataset).name}"
             recipe = own if own in known else "paper" if "paper" in known else None
+        own_protocol = self.protocol or protocol
         return Cell(
-            dataset, self.model, recipe, self.settings, seed, self.learn_from, split, protocol
+            dataset, self.model, recipe, self.settings, seed, self.learn_from, split, own_protocol
         ).plain
 
 
@@ -130,11 +134,6 @@ class Part:
     protocol: Protocol | None = None
     consistency: bool = False
     logged: tuple[str, ...] = ()
-
-    @property
-    def asked(self) -> Asked:
-        """What it shows that a run's own protocol does not give."""
-        return Asked(() if self.protocol is None else (self.protocol,), self.consistency)
 
     @property
     def is_sweep(self) -> bool:
@@ -212,16 +211,21 @@ class Study:
         """Return how the test items that a part shows are ranked."""
         return self.protocol if part.protocol is None else part.protocol
 
+    def asked_of(self, part: Part) -> Asked:
+        """Return what a part shows of its runs."""
+        return Asked((self.protocol_of(part),), part.consistency)
+
     def asked(self) -> dict[str, Asked]:
         """Return by family of cells what any part shows of them beside their own protocol."""
         found: dict[str, Asked] = {}
         for part in self.parts:
-            asked = part.asked.beside(self.protocol)
-            for dataset in self.datasets_of(part) if asked else ():
+            for dataset in self.datasets_of(part):
                 for method in part.methods:
                     if method.absent() is None:
-                        family = self.cell(method, dataset, 0).family
-                        found[family] = found.get(family, Asked()) | asked
+                        cell = self.cell(method, dataset, 0)
+                        asked = self.asked_of(part).beside(cell.protocol)
+                        if asked:
+                            found[cell.family] = found.get(cell.family, Asked()) | asked
         return found
 
     def place_of(self, dataset: str) -> int:

@@ -54,7 +54,10 @@ def wanted_cells(
                         continue  # a model without randomness is run once
                     late = int(method.role == "control" or part.is_sweep)
                     turn = (round_, late, study.place_of(dataset), place, row)
-                    shown, before = part.asked.beside(study.protocol), found.get(cell.identity)
+                    shown, before = (
+                        study.asked_of(part).beside(cell.protocol),
+                        found.get(cell.identity),
+                    )
                     first = Wanted(cell, method, turn)
                     if before is not None:
                         first = before if before.turn <= turn else first
