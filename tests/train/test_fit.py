@@ -226,7 +226,7 @@ def test_evaluating_on_another_dataset_is_refused(tmp_path: Path) -> None:
     run = quick(dataset(), tmp_path / "run", "pop")
     with pytest.raises(RunError, match="evaluate on the dataset the run was fitted on"):
         evaluate(run, dataset(histories(40)), device="cpu")
-    with pytest.raises(RunError, match="name it"):
+    with pytest.raises(RunError, match="its dataset lay in memory; name its folder after the run"):
         evaluate(run, device="cpu")
     with pytest.raises(ConfigError, match="not one of valid, test"):
         evaluate(run, dataset(), part="train", device="cpu")

@@ -189,10 +189,10 @@ def opened(
     if dataset is None:
         where = config["dataset"].get("path")
         if where is None or not Path(where).is_dir():
-            lost = "was fitted on one in memory" if where is None else f"is no longer at {where}"
+            lost = "lay in memory" if where is None else f"is no longer at {where}"
             raise RunError(
-                f"{run.path}: its dataset {lost}; name the folder of it after the run (one in "
-                "memory is written by `Dataset.save`)"
+                f"{run.path}: its dataset {lost}; name its folder after the run (one in memory is "
+                "written by `Dataset.save`)"
             )
         dataset = where
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(dataset)
