@@ -94,7 +94,7 @@ def _devices() -> Iterator[Finding]:
         advice = f"OMP_NUM_THREADS leaves {present - threads} cores idle; unset it to use them"
     yield Finding("CPU", f"{present} cores, {threads} threads", advice)
     if memory := _memory():
-        few = "large catalogues may not fit; --set loss=sampled_softmax needs least"
+        few = "large catalogues may not fit; --set loss=sampled_softmax needs less"
         few = few if memory < 3 else ""
         yield Finding("memory", f"{memory:.1f} GiB", few)
     if torch.cuda.is_available():

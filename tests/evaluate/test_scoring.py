@@ -106,7 +106,7 @@ def test_threads_that_overlap_each_get_their_own_number_back() -> None:
     steps, found = [Event() for _ in range(3)], {}
 
     def inside(name: str, enters: Event | None, entered: Event, leaves: Event | None) -> None:
-        torch.set_num_threads(3)
+        torch.set_num_threads(3 if enters is None else 2)
         if enters is not None:
             enters.wait(10)
         with one_thread:
@@ -131,6 +131,9 @@ def test_threads_that_overlap_each_get_their_own_number_back() -> None:
             each.join(10)
     finally:
         torch.set_num_threads(before)
-    said = {f"{who} {when}": n for who in ("first", "second")
-            for when, n in (("inside", 1), ("still", 1), ("after", 3))}  # fmt: skip
+    said = {
+        f"{who} {when}": n
+        for who, own in (("first", 3), ("second", 2))
+        for when, n in (("inside", 1), ("still", 1), ("after", own))
+    }
     assert found == said

@@ -217,9 +217,12 @@ def test_histories_among_views_give_the_loss_they_give_alone(targets: str, paddi
     torch.testing.assert_close(among, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_without_weight_it_is_plain_sasrec() -> None:
-    model = contrastive("coserec", contrast_weight=0.0)
-    plain = Form("sasrec", {"loss": "bce"}).fresh(dropout=0.0)
+@pytest.mark.parametrize("targets", ["every", "prefix"])
+@pytest.mark.parametrize("padding", [False, True])
+def test_without_weight_it_is_plain_sasrec(targets: str, padding: bool) -> None:
+    more = {"targets": targets, "contrast_padding": padding}
+    model = contrastive("coserec", contrast_weight=0.0, **more)
+    plain = Form("sasrec", {"loss": "bce", "targets": targets}).fresh(dropout=0.0)
     plain.load_state_dict(model.state_dict())
     batch = first_batch(plain)
     torch.testing.assert_close(model.loss(batch).total, plain.loss(batch).total)

@@ -21,6 +21,7 @@ from nextup.models.base import ModelConfig, Stage
 from nextup.models.next_item import NextItemConfig
 from nextup.models.s3rec import S3Rec
 from nextup.models.store import load_model
+from nextup.train import kept as stages_kept
 from nextup.train.config import TrainConfig
 from nextup.train.fit import fit
 from nextup.train.kept import key_of
@@ -233,3 +234,24 @@ def test_pretraining_is_not_validated(tmp_path: Path) -> None:
     made(tmp_path / "run")
     measured = [(line["stage"], "NDCG@10" in line) for line in Run(tmp_path / "run").log()]
     assert measured == [("pre-train", False)] * 2 + [("fine-tune", True)] * 2
+
+
+def test_a_stage_that_other_code_began_is_gone_on_with_but_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = S3Rec.begin_epoch
+
+    def dying(self: S3Rec, epoch: int) -> None:
+        if self.heads is not None and epoch == 1:
+            raise KeyboardInterrupt
+        begin(self, epoch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(S3Rec, "begin_epoch", dying)
+        with pytest.raises(KeyboardInterrupt):
+            made(tmp_path / "run", tmp_path / "stages")
+    with monkeypatch.context() as patched:
+        patched.setattr(stages_kept, "code_mark", lambda: "another")
+        assert made(tmp_path / "run", tmp_path / "stages", resume=True)[0] == TRAINED + FINE
+    # Of the two stages only the second was begun by the code that ended it.
+    assert len(list((tmp_path / "stages").iterdir())) == 1

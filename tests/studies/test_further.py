@@ -100,6 +100,9 @@ def test_a_run_that_was_begun_in_another_precision_is_made_anew(shop: Path, fold
     shutil.rmtree(run.recommender_folder)
     assert goes_on(run.path, cell, data, "32") and goes_on(run.path, cell, data, "auto")
     assert not goes_on(run.path, cell, data, "bf16")
+    noted = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**noted, "device": "cuda"}))
+    assert not goes_on(run.path, cell, data, "32", "cpu"), "nor one begun on another device"
 
 
 def test_what_is_missing_is_added_without_fitting_again(

@@ -166,6 +166,8 @@ def test_a_recipe_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
     assert (getattr(config, "width", 0), train.epochs) == (16, 4)
     assert model_of(str(file)) == "gru4rec" and model_of(str(tmp_path / "mine.toml")) is None
     assert (model_of("bpr/paper"), model_of("paper"), model_of(None)) == ("bpr", None, None)
+    with pytest.raises(ConfigError, match=r"is one of gru4rec \(its folder\), not of sasrec"):
+        resolve("sasrec", str(file))
     with pytest.raises(ConfigError, match="studies know recipes by their names"):
         Cell("toys", "gru4rec", str(file))
 

@@ -146,7 +146,7 @@ def fit(
     if recipe is None and (known := list(recipes(name))):
         note(f"settings were the defaults of {name}, or as given; recipes: {', '.join(known)}")
     if learn_from != "train" and made.log():
-        note("nothing was held out to stop early on: all epochs were run (--set epochs=N)")
+        note("nothing was held out to stop early on; --set epochs=N says how long it learns")
     if learn_from == "all":  # nothing is held out that could measure it
         next_command("recommend", made.path, "ITEM", "ITEM")
     else:

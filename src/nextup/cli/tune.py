@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "nextup tune toys bpr caser sasrec --dry-run            (which trials there would be)",
     "nextup tune data/ml gru4rec --seconds 60 --budget 30m  (stop after half an hour; go on later)",
     "nextup tune toys bpr --write recipes                   (recipes/bpr/tuned-toys.toml)",
-    "nextup fit data/toys --recipe recipes/bpr/tuned-toys.toml",
+    "nextup fit runs/data/toys --recipe recipes/bpr/tuned-toys.toml",
     "nextup study runs toys:bpr:paper:width=128             (then fit what won, and test it)",
 )
 def tune(

@@ -87,7 +87,7 @@ class Dataset:
 
     @property
     def checksum(self) -> str:
-        """What the histories are, as one short text: of one checksum, two have the same.
+        """What the histories are, as one short text: equal histories have equal checksums.
 
         Taken over the item numbers and the span of each user, once; a saved dataset has it in
         its card.

@@ -28,8 +28,12 @@ class _OneThread:
         if self.mine.depth > 1:
             return
         with self.lock:
+            before = torch.get_num_threads()
             if self.inside == 0:
-                self.usual = torch.get_num_threads()
+                self.usual = before
+            elif before == 1:  # a thread that began while others are inside has their number
+                before = self.usual
+            self.mine.before = before
             self.inside += 1
             torch.set_num_threads(1)
 
@@ -39,7 +43,7 @@ class _OneThread:
             return
         with self.lock:
             self.inside -= 1
-            torch.set_num_threads(self.usual)
+            torch.set_num_threads(self.mine.before)
 
 
 one_thread = _OneThread()

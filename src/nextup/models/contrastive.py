@@ -92,7 +92,7 @@ class ContrastiveRecommender(AugmentedRecommender):
             batch,
             views,
             last_only=self.last_only,
-            keeps_padding=self.config.contrast_padding,
+            keeps_padding=self.config.contrast_padding and len(views) > 0,
         )
 
     def _contrasted(self, batch: Batch) -> Packed:

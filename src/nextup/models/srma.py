@@ -57,7 +57,7 @@ class SRMAConfig(ContrastiveConfig, SASRecConfig):
                 "the complement is contrasted with views of every history, and contrast_share "
                 "leaves some without; set complement_weight to 0 or contrast_share to 1"
             )
-        if self.complement_weight > 0 and self.contrast_padding:
+        if self.complement_weight > 0 and self.contrast_weight > 0 and self.contrast_padding:
             raise ValueError(
                 "the complement reads histories without padding, and contrast_padding compares it; "
                 "set complement_weight to 0 or leave contrast_padding out"

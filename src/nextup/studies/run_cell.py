@@ -79,7 +79,7 @@ def run_cell(cell: Cell, places: Places, how: How, asked: Asked | None = None) -
 
         data = Dataset.load(places.prepared(cell.dataset))
         begun = places.beside(cell.name, "begun.json")
-        again = goes_on(folder, cell, data, how.precision)
+        again = goes_on(folder, cell, data, how.precision, how.device)
         if not again or not begun.is_file():
             write_whole(begun, json.dumps({"commit": commit(), "date": now()}) + "\n")
         run = fitted(folder, cell, data, how, again, kept=places.stages)
@@ -154,12 +154,15 @@ def nameable(cell: Cell) -> str:
     return cell.dataset_name if Path(cell.dataset).is_absolute() else cell.dataset
 
 
-def goes_on(folder: Path, cell: Cell, data: Dataset, precision: str = "auto") -> bool:
+def goes_on(
+    folder: Path, cell: Cell, data: Dataset, precision: str = "auto", device: str = "auto"
+) -> bool:
     """Whether a run of just this cell stands in the folder; any other is replaced.
 
     A run of an earlier version lacks settings that came later; they stood at their defaults. One
-    that was begun in another precision is no such run, unless it is finished.
+    that was begun in another precision or on another device is no such run, unless it is finished.
     """
+    from nextup.devices import device_here
     from nextup.evaluation.metrics import parse_metric
     from nextup.train.assess import dataset_marks
     from nextup.train.recipe import resolve
@@ -169,6 +172,9 @@ def goes_on(folder: Path, cell: Cell, data: Dataset, precision: str = "auto") ->
         return False
     noted, finished = Run(folder).config, Run(folder).finished
     if precision not in ("auto", noted.get("precision", precision)) and not finished:
+        return False
+    here = device_here(device).type
+    if noted.get("device", here) != here and not finished:
         return False
     model_config, train_config = (
         config.model_dump(mode="json")

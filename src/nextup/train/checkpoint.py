@@ -36,6 +36,8 @@ class Progress:
     """What `seconds` were when the stage began."""
     log_bytes: int = 0
     """How long the log was; what was written later is written again."""
+    code: str = ""
+    """What the code was when the stage began."""
     stopped: bool = False
     out_of_time: bool = False
     """Whether it was the clock that stopped the stage."""

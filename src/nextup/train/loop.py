@@ -93,7 +93,7 @@ class Loop:
         done = {"epochs": self.progress.epoch, "best_epoch": self.progress.best_epoch + 1}
         if self.progress.out_of_time:
             done["out_of_time"] = True
-        key = self._key(stage)
+        key = self._key(stage) if self.progress.code == kept.code_mark() else None
         if self.job.kept is not None and key is not None and self.fabric.is_global_zero:
             seconds = round(self.progress.seconds - self.progress.began, 3)
             last = {name: float(value) / len(self.stream) for name, value in self.sums.items()}
@@ -137,6 +137,8 @@ class Loop:
         job, number = self.job, self.progress.stage
         stage = self.stages[number]
         self.config = self.configs[number]
+        if not resumed:
+            self.progress.code = kept.code_mark()
         within = number if stage.number is None else stage.number
         self.seed = job.seed if within == 0 else hash_seed(job.seed, within)
         self._seed(hash_seed(self.seed, 2))

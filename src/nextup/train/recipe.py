@@ -126,6 +126,9 @@ def _read(model: str, recipe: str | None) -> dict[str, dict[str, Any]]:
     if recipe is None:
         return chosen
     if is_file(recipe):
+        own = model_of(recipe)
+        if own not in (None, model):
+            raise ConfigError(f"recipe {recipe}: is one of {own} (its folder), not of {model}")
         content = _content(Path(recipe))
     else:
         known = recipes(model)

@@ -51,7 +51,7 @@ def run_trial(cell: Cell, places: Places, how: How) -> Path:
         folder = places.run(cell.name)
         data = Dataset.load(places.prepared(cell.dataset))
         begun = places.beside(cell.name, "begun.json")
-        again = goes_on(folder, cell, data, how.precision)
+        again = goes_on(folder, cell, data, how.precision, how.device)
         if not again or not begun.is_file():
             write_whole(begun, json.dumps({"commit": commit(), "date": now()}) + "\n")
         began = time.monotonic()
