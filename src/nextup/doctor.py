@@ -95,8 +95,7 @@ def _devices() -> Iterator[Finding]:
     yield Finding("CPU", f"{present} cores, {threads} threads", advice)
     if memory := _memory():
         few = "large catalogues may not fit; --set loss=sampled_softmax needs less"
-        few = few if memory < 3 else ""
-        yield Finding("memory", f"{memory:.1f} GiB", few)
+        yield Finding("memory", f"{memory:.1f} GiB", few if memory < 3 else "")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)

@@ -54,7 +54,7 @@ def test_the_tour_of_the_command_line(cli: Cli) -> None:
 def test_the_five_lines_of_python(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = SNIPPETS["python"].replace('recipe="tuned"', f'recipe="tuned", settings={QUICK}')
+    code = SNIPPETS["python"].replace('"sasrec", run=', f'"sasrec", settings={QUICK}, run=')
     assert repr(QUICK) in code
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out

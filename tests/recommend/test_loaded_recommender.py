@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,13 @@ def test_histories_may_come_one_by_one_or_under_other_labels(tmp_path: Path) -> 
             return rows[{7: 0, 0: 2, 1: 1}[label]]
 
     assert recommender.recommend(Labelled(), k=3) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec", "bpr", "mc1"])
+def test_several_threads_get_the_answers_that_one_gets(name: str, tmp_path: Path) -> None:
+    recommender = saved(name, tmp_path)
+    asked = [[f"item-{1 + (at + step) % N_ITEMS}" for step in range(at % 7)] for at in range(120)]
+    expected = [recommender.recommend([history], k=5)[0] for history in asked]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda history: recommender.recommend([history], k=5)[0], asked * 3))
+    assert found == expected * 3

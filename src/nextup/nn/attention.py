@@ -58,10 +58,15 @@ def packed_attention(
     -------
     Tensor
         ``[N, d]``, or ``[B, d]`` with `last_only`, or ``[M, d]`` with `slots`.
+
+    Raises
+    ------
+    ValueError
+        If padding is kept and not every token asks.
     """
     rate = dropout_rate if training else 0.0
     if packing.padding is not None and (last_only or slots is not None):
-        raise ValueError("with padding kept every token asks: these answers would see it")
+        raise ValueError("where padding is kept, neither last_only nor slots leaves it out")
     if len(packing.lengths) == 1 and packing.padding is None and (slots is None or not causal):
         return _one_row(queries, keys_values, heads, causal and not last_only, rate)
     if last_only:

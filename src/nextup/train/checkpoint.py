@@ -37,7 +37,7 @@ class Progress:
     log_bytes: int = 0
     """How long the log was; what was written later is written again."""
     code: str = ""
-    """What the code was when the stage began."""
+    """The checksum of the code (`nextup.train.kept.code_mark`) when the stage began."""
     stopped: bool = False
     out_of_time: bool = False
     """Whether it was the clock that stopped the stage."""

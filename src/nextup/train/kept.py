@@ -3,7 +3,7 @@
 A stage is known by everything that decides its weights: the model and its settings, the settings
 of training, the data, the split and the seed. A teacher that one run has trained is then there for
 every other student, and for the run of that teacher alone. What another version of nextup has
-trained is trained again: what its code said of models and of training goes along.
+trained is trained again: a checksum of the code is kept beside the weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nextup.train.config import TrainConfig
 
 @cache
 def code_mark() -> str:
-    """Return what decides what training comes to besides settings: the code, as a checksum."""
+    """Return a checksum of the code of nextup that decides what training comes to."""
     package = Path(__file__).parents[1]
     digest = hashlib.blake2b(digest_size=16)
     for room in ("augment", "data", "evaluation", "models", "nn", "train"):
